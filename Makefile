@@ -1,0 +1,48 @@
+# `make demo` and `make test` set up .venv by themselves, from PYTHON and a package index.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+RUN := runs/demo
+
+.PHONY: help demo test lint format wheel bench clean
+
+help: ## Show this text
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+demo: $(READY) ## Train on handwritten digits, compile for Loihi 2, run on Lava's simulator, compare
+	@rm -rf $(RUN)
+	$(BIN)/neurocompile train --preset digits -o $(RUN)
+	$(BIN)/neurocompile export $(RUN) --target loihi2 -o $(RUN)/loihi2
+	$(BIN)/neurocompile verify $(RUN)/loihi2 --input digits:test --report $(RUN)
+
+test: lint ## Check style and types, then run all tests
+	$(BIN)/pytest
+
+lint: $(READY) ## Check formatting, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: $(READY) ## Build the wheel and look at what is in it
+	@rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/check-wheel-contents dist/*.whl
+
+bench: $(READY) ## Measure, side by side; writes benchmarks/results
+	$(BIN)/python benchmarks/first_path.py
+
+clean: ## Remove what was built; runs stay
+	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# lava-nc declares Python 3.10 only; on newer ones it is installed besides and loaded through our shim.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,plot,loihi2,dev]'
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 11))' \
+		|| $(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python --constraint constraints.txt lava-nc
+	@touch $@

@@ -1,0 +1,5 @@
+"""`python -m neurocompile` is the command `neurocompile`."""
+
+from neurocompile.cli import run
+
+run()

@@ -1,0 +1,224 @@
+"""The four verbs for Python: what the commands do, as functions that return values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neurocompile import target as targets
+from neurocompile.data import InputRange, Samples, load_samples
+from neurocompile.errors import (
+    DataError,
+    MissingDependencyError,
+    OptionError,
+    Problem,
+    ProgramFormatError,
+)
+from neurocompile.frontend.from_nir import Imported, from_nir
+from neurocompile.ir import Input, Network
+from neurocompile.passes.quantise import FirstLayer
+from neurocompile.pipeline import CompileOptions, compile_network
+from neurocompile.program import GRAPH, MANIFEST, Program, load
+from neurocompile.verification import ProgressOf, Report, verify_program
+
+if TYPE_CHECKING:
+    from neurocompile.training.train import TrainingResult
+
+
+def train(
+    *,
+    output: Path | str,
+    preset: str | None = None,
+    config: Path | str | None = None,
+    resume: bool = False,
+    overrides: Sequence[str] = (),
+    progress: bool = False,
+    **settings: Any,
+) -> TrainingResult:
+    """
+    Train a network into the run directory `output` and return its metrics.
+
+    `settings` are fields of `TrainSettings` (data, epochs, timesteps, seed, ...); `overrides` are
+    "key=value" strings that reach nested ones. Needs the `train` extra.
+    """
+    _need_torch("training")
+    from neurocompile.training.config import resolve
+    from neurocompile.training.train import train as run_training
+
+    resolved = resolve(
+        preset=preset,
+        config=None if config is None else Path(config),
+        overrides=overrides,
+        **settings,
+    )
+    return run_training(resolved, Path(output), resume=resume, progress=progress)
+
+
+def export(
+    source: Path | str,
+    *,
+    target: str,
+    output: Path | str | None = None,
+    weight_bits: int = 8,
+    steps: int | None = None,
+    first_layer: FirstLayer = "auto",
+    calibrate: str | None = None,
+    input_range: InputRange | None = None,
+    profile: str = "auto",
+    dt: float | None = None,
+    reset: str | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Program:
+    """
+    Compile a run directory, checkpoint or NIR file for `target`, and write it to `output` if given.
+
+    The input's range is the file's own, else `input_range`, else that of the data set `calibrate`,
+    else spikes. Raises errors of `neurocompile.errors`, each with all of its reasons; then nothing
+    is written.
+    """
+    chosen = targets.find(target)
+    path = Path(source)
+    if not path.exists():
+        raise OptionError(
+            Problem(
+                "",
+                f"there is no '{path}'",
+                remedy="give a run directory, a checkpoint or a .nir file",
+            )
+        )
+    imported, content, facts, files = _front_end(path, profile=profile, dt=dt, reset=reset)
+    network = _with_range(imported.network, input_range, calibrate)
+    program = compile_network(
+        network,
+        chosen,
+        CompileOptions(
+            weight_bits=weight_bits,
+            steps=steps,
+            first_layer=first_layer,
+            target_options=options or {},
+        ),
+    )
+    choices = {"profile": profile, "dt": dt, "reset": reset}
+    program = replace(
+        program,
+        facts={
+            "source": {"kind": "nir" if path.suffix == ".nir" else "checkpoint", "name": path.name},
+            "import": {"options": choices, "inferred": dict(imported.inferred)},
+            **facts,
+            **program.facts,
+        },
+        extra_files={GRAPH: content, **files, **program.extra_files},
+    )
+    if output is not None:
+        program.save(Path(output))
+    return program
+
+
+def verify(
+    program: Program | Path | str,
+    *,
+    data: str | Samples,
+    samples: int | None = None,
+    against: Sequence[str] = (),
+    progress_of: ProgressOf | None = None,
+    deadline: float | None = None,
+) -> Report:
+    """
+    Compare all stages of `program` on `data`, spike by spike, and return the report.
+
+    `samples` takes the first ones only. The report says whether anything failed; nothing is raised
+    for spikes that differ.
+    """
+    opened = program if isinstance(program, Program) else load(program)
+    chosen = load_samples(data) if isinstance(data, str) else data
+    if samples is not None:
+        if samples < 1:
+            raise OptionError(Problem("", "--samples must be at least 1", f"it is {samples}"))
+        labels = None if chosen.labels is None else chosen.labels[:samples]
+        chosen = Samples(chosen.inputs[:samples], labels)
+    if len(chosen.inputs) == 0:
+        raise DataError("there are no samples to verify on")
+    try:
+        return verify_program(
+            opened, chosen, against=against, progress_of=progress_of, deadline=deadline
+        )
+    finally:
+        if opened is not program:
+            opened.close()
+
+
+def _front_end(
+    path: Path, *, profile: str, dt: float | None, reset: str | None
+) -> tuple[Imported, bytes, dict[str, Any], dict[str, bytes]]:
+    """Return the imported network, its NIR file, facts for the manifest, and files to keep."""
+    if path.is_dir() and (path / MANIFEST).is_file():
+        raise ProgramFormatError(
+            Problem(
+                "",
+                f"'{path}' is a program already",
+                remedy="export the run or .nir file it came from",
+            )
+        )
+    if path.suffix == ".nir":
+        imported = from_nir(path, profile=profile, dt=dt, reset=reset)
+        return imported, path.read_bytes(), {}, {}
+    contradicting = {
+        "--dt": dt,
+        "--reset": reset,
+        "--profile": None if profile == "auto" else profile,
+    }
+    given = [name for name, value in contradicting.items() if value is not None]
+    if given:
+        raise OptionError(
+            Problem(
+                "", f"{', '.join(given)} is for .nir files", "a checkpoint knows how it was trained"
+            )
+        )
+    _need_torch("reading a checkpoint")
+    from neurocompile.frontend.from_checkpoint import from_checkpoint
+
+    folded = from_checkpoint(path)
+    facts = {"folding": dict(folded.folding), "reference": dict(folded.description)}
+    return folded.imported, folded.nir, facts, dict(folded.reference)
+
+
+def _with_range(network: Network, given: InputRange | None, calibrate: str | None) -> Network:
+    """Return `network` with the input range that was asked for, if any was."""
+    if given is not None and calibrate is not None:
+        raise OptionError("give either --input-range or --calibrate, not both")
+    if calibrate is not None:
+        inputs = load_samples(calibrate).inputs
+        given = InputRange(
+            min(0.0, float(inputs.min())), max(0.0, float(inputs.max())), _grid(inputs)
+        )
+    if given is None:
+        return network
+    nodes = {
+        name: replace(node, range=given) if isinstance(node, Input) else node
+        for name, node in network.nodes.items()
+    }
+    return Network(nodes, network.edges, network.steps)
+
+
+def _grid(values: np.ndarray[Any, Any]) -> float:
+    """Return 1 if all values are integers, else 0 for no known grid."""
+    return 1.0 if (values == np.rint(values)).all() else 0.0
+
+
+def _need_torch(what: str) -> None:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(
+            Problem(
+                "",
+                f"{what} needs PyTorch",
+                "it is not installed",
+                "pip install 'neurocompile[train]'",
+            )
+        ) from error
+    del torch

@@ -1,0 +1,465 @@
+"""The command line: parse, call one function of the library, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from neurocompile import __version__, api
+from neurocompile import target as targets
+from neurocompile.atomic import write_text
+from neurocompile.data import InputRange
+from neurocompile.doctor import examine
+from neurocompile.errors import NeurocompileError, OptionError
+from neurocompile.program import Program, load
+from neurocompile.raster import draw_raster, need_matplotlib
+from neurocompile.run_file import run_file
+from neurocompile.verification import Comparison, Report
+
+DONE, DIFFERENT, IMPOSSIBLE = 0, 1, 2
+REPORT_JSON, RASTER = "report.json", "raster.png"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 spikes differ, 2 not possible."""
+    try:
+        result = commands.main(
+            args=None if argv is None else list(argv),
+            prog_name="neurocompile",
+            standalone_mode=False,
+        )
+    except NeurocompileError as error:
+        click.echo(f"neurocompile: {error}", err=True)
+        return IMPOSSIBLE
+    except click.ClickException as error:
+        error.show()
+        return IMPOSSIBLE
+    except click.Abort:
+        click.echo("neurocompile: stopped", err=True)
+        return IMPOSSIBLE
+    return result if isinstance(result, int) else DONE
+
+
+def run() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(main())
+
+
+def _example(text: str) -> str:
+    """Return an epilogue that click prints as it is."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in text.strip().splitlines())
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_example(
+        """
+neurocompile train --preset digits -o runs/digits
+neurocompile export runs/digits --target loihi2 -o runs/digits-loihi2
+neurocompile verify runs/digits-loihi2 --input digits:test
+"""
+    ),
+)
+@click.version_option(__version__, message="neurocompile %(version)s")
+def commands() -> None:
+    """Take a spiking network from training to a neuromorphic chip, and prove that it fires the same
+    spikes.
+    """
+
+
+@commands.command(
+    epilog=_example(
+        """
+neurocompile train --preset digits -o runs/digits
+neurocompile train --preset digits --seed 1 --set neuron.tau=0.25 -o runs/leaky
+neurocompile train --preset digits --data mine.npz --epochs 60 -o runs/mine
+neurocompile train --preset digits -o runs/digits --resume
+"""
+    )
+)
+@click.option("--preset", help="A recipe by name: digits.")
+@click.option("--config", type=click.Path(path_type=Path), help="A recipe in a TOML or JSON file.")
+@click.option(
+    "--data", help="A data set by name, or an .npz file with x_train, y_train, x_test, y_test."
+)
+@click.option("--epochs", type=int)
+@click.option("--timesteps", type=int, help="Steps that each sample is shown for.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override any setting."
+)
+@click.option("--seed", type=int, help="The same seed gives the same weights.")
+@click.option("--resume", is_flag=True, help="Continue the run in RUN_DIR.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="RUN_DIR")
+def train(**options: Any) -> None:
+    """Train a spiking network with TET (surrogate gradients, a loss at every moment)."""
+    result = api.train(progress=sys.stderr.isatty(), **options)
+    metrics = result.metrics
+    click.echo(
+        f"test accuracy {100 * result.test_accuracy:.2f} % after the last epoch "
+        f"({metrics['data']['test']} samples), {metrics['seconds']:.0f} s on {metrics['device']}"
+    )
+    click.echo(f"wrote {result.run_directory}")
+
+
+@commands.command(
+    epilog=_example(
+        """
+neurocompile export runs/digits --target loihi2 -o runs/digits-loihi2
+neurocompile export runs/digits --target loihi2 --weight-bits 4 -O convolution=conv -o small
+neurocompile export theirs.nir --target fixedpoint --dt 1e-4 --reset zero -o theirs
+"""
+    )
+)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--target", required=True, help="See 'neurocompile targets'.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="PROGRAM_DIR"
+)
+@click.option("--weight-bits", type=int, default=8, show_default=True, help="From 2 to 8.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Steps a sample may have at most; as trained if not given.",
+)
+@click.option(
+    "--first-layer",
+    type=click.Choice(["auto", "graded", "host"]),
+    default="auto",
+    show_default=True,
+    help="Who computes on analogue inputs: the chip, fed by graded spikes, or the host.",
+)
+@click.option("--calibrate", metavar="DATA", help="Take the input's range from a data set.")
+@click.option("--input-range", metavar="MIN:MAX[:STEP]", help="The values that inputs can take.")
+@click.option(
+    "--profile",
+    default="auto",
+    show_default=True,
+    help="Dialect of a .nir file: auto, ours, literal.",
+)
+@click.option(
+    "--dt", type=float, metavar="SECONDS", help="Time step that a .nir file was trained with."
+)
+@click.option(
+    "--reset", type=click.Choice(["zero", "subtract"]), help="Reset of a .nir file's neurons."
+)
+@click.option(
+    "-O", "target_options", multiple=True, metavar="NAME=VALUE", help="An option of the target."
+)
+def export(
+    source: Path,
+    target: str,
+    output: Path,
+    input_range: str | None,
+    target_options: Sequence[str],
+    **options: Any,
+) -> None:
+    """Compile SOURCE, a run directory, checkpoint or .nir file, into a program directory."""
+    program = api.export(
+        source,
+        target=target,
+        output=output,
+        input_range=_parse_range(input_range),
+        options=_parse_pairs(target_options),
+        **options,
+    )
+    _print_program(program)
+    click.echo(f"wrote {output}")
+
+
+@commands.command(
+    "run",
+    epilog=_example(
+        """
+neurocompile run runs/digits-loihi2 --input in.npz --output out.npz --record all
+neurocompile run runs/digits-loihi2 --input in.npz --output out.npz --on fixedpoint
+"""
+    ),
+)
+@click.argument("program", type=click.Path(path_type=Path), metavar="PROGRAM_DIR")
+@click.option(
+    "--input",
+    "source",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="IN.npz",
+    help="Holds 'input', (samples, steps, *input shape), channels first.",
+)
+@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="OUT.npz")
+@click.option(
+    "--record",
+    default="",
+    metavar="all|NAME,...",
+    help="Layers whose spikes to keep; membrane/NAME for membranes.",
+)
+@click.option("--on", metavar="NAME", help="Another executor of the same integers.")
+@click.option("--steps", type=click.IntRange(min=1), help="How often to show an input of one step.")
+@click.option("--deadline", type=float, metavar="SECONDS", help="Give up after so long.")
+def run_command(
+    program: Path,
+    source: Path,
+    output: Path,
+    record: str,
+    on: str | None,
+    steps: int | None,
+    deadline: float | None,
+) -> None:
+    """Run a program on the inputs of an .npz file."""
+    loaded = load(program)
+    with _progress() as progress_of:
+        result = run_file(
+            loaded,
+            loaded.executor(on),
+            source,
+            output,
+            record=[name for name in record.split(",") if name],
+            steps=steps,
+            progress=progress_of(on or loaded.target),
+            deadline=deadline,
+        )
+    click.echo(f"wrote {output}: output {result.output.shape}")
+
+
+@commands.command(
+    epilog=_example(
+        """
+neurocompile verify runs/digits-loihi2 --input digits:test
+neurocompile verify runs/digits-loihi2 --input digits:test --samples 20 --report runs/report
+neurocompile verify runs/digits-loihi2 --input in.npz --against fixedpoint --json report.json
+"""
+    )
+)
+@click.argument("program", type=click.Path(path_type=Path), metavar="PROGRAM_DIR")
+@click.option(
+    "--input",
+    "data",
+    required=True,
+    metavar="DATA",
+    help="A data set ('digits:test') or an .npz file.",
+)
+@click.option("--samples", type=int, help="Take the first ones only.")
+@click.option(
+    "--against", default="", metavar="NAME,...", help="Stages to compare: torch, float, fixedpoint."
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option(
+    "--report",
+    "directory",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write report.json and a picture.",
+)
+@click.option(
+    "--deadline", type=float, metavar="SECONDS", help="Give up on the target after so long."
+)
+def verify(
+    program: Path,
+    data: str,
+    samples: int | None,
+    against: str,
+    json_file: Path | None,
+    directory: Path | None,
+    deadline: float | None,
+) -> int:
+    """Compare every stage with the one before it, spike by spike. Exit code 1 if integers differ."""
+    if directory is not None:
+        need_matplotlib()
+    with _progress() as progress_of, load(program) as loaded:
+        report = api.verify(
+            loaded,
+            data=data,
+            samples=samples,
+            against=[name for name in against.split(",") if name],
+            progress_of=progress_of,
+            deadline=deadline,
+        )
+    _print_report(report)
+    text = json.dumps(report.to_json(), indent=2) + "\n"
+    if json_file is not None:
+        write_text(json_file, text)
+    if directory is not None:
+        write_text(directory / REPORT_JSON, text)
+        draw_raster(report, directory / RASTER)
+        click.echo(f"wrote {directory / REPORT_JSON} and {directory / RASTER}")
+    return DIFFERENT if report.failed else DONE
+
+
+@commands.command("targets", epilog=_example("neurocompile targets"))
+def list_targets() -> None:
+    """List the installed targets and whether their programs can be run here."""
+    table = Table("target", "what it is", "runs here", "options (-O)", box=None, pad_edge=False)
+    for name, entry in targets.installed().items():
+        target: targets.Target = entry.load()
+        state = target.availability()
+        options = "\n".join(
+            f"{option}={'|'.join(choice.choices)}" for option, choice in target.options.items()
+        )
+        table.add_row(
+            name, target.summary, "yes" if state.ready else f"no: {state.detail}", options
+        )
+    Console().print(table)
+
+
+@commands.command(epilog=_example("neurocompile doctor"))
+def doctor() -> None:
+    """Say what is installed here, what is missing, and the command that installs it."""
+    table = Table("", "what", "found", "needed for", box=None, pad_edge=False)
+    findings = examine()
+    for finding in findings:
+        table.add_row("ok" if finding.ready else "--", finding.name, finding.found, finding.purpose)
+    Console().print(table)
+    for finding in findings:
+        if finding.remedy:
+            click.echo(f"for {finding.name}: {finding.remedy}")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], targets.Progress]]:
+    """Yield what makes a progress bar for a stage by name; bars vanish when all is done."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+
+        def progress_of(stage: str) -> targets.Progress:
+            task = bars.add_task(stage, total=None)
+            return lambda done, total: bars.update(task, completed=done, total=total)
+
+        yield progress_of
+
+
+def _parse_range(text: str | None) -> InputRange | None:
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(":")]
+        minimum, maximum, step = (*numbers, 0.0)[:3] if len(numbers) == 2 else numbers
+    except ValueError:
+        raise OptionError(f"--input-range needs MIN:MAX or MIN:MAX:STEP, got '{text}'") from None
+    if not (minimum <= 0 <= maximum and minimum < maximum and step >= 0):
+        raise OptionError(f"--input-range must reach from at most 0 to at least 0, got '{text}'")
+    return InputRange(minimum, maximum, step)
+
+
+def _parse_pairs(texts: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise OptionError(f"-O needs NAME=VALUE, got '{text}'")
+        pairs[name] = value
+    return pairs
+
+
+def _print_program(program: Program) -> None:
+    table = Table(
+        "layer",
+        "neurons",
+        "threshold",
+        "weight units per unit",
+        "head-room",
+        box=None,
+        pad_edge=False,
+    )
+    bounds = {bound.layer: bound for bound in program.bounds}
+    for neurons in program.network.neurons:
+        bound = bounds[neurons.name]
+        room = min(
+            bound.current_limit / max(1, bound.current),
+            bound.membrane_limit / max(1, bound.membrane),
+        )
+        count = 1
+        for extent in neurons.shape:
+            count *= extent
+        table.add_row(
+            neurons.name,
+            f"{count} {neurons.shape}",
+            "read-out" if neurons.readout else str(neurons.threshold),
+            f"{neurons.scale:.1f}",
+            f"{room:.2f}x",
+        )
+    Console().print(table)
+    first = program.facts["first_layer"]
+    click.echo(f"first layer: {first['computed_by']} ({first['because']})")
+    folding = program.facts.get("folding")
+    if folding:
+        click.echo(
+            f"folding batch norm flipped {folding['spikes_flipped']} of {folding['spikes_compared']} "
+            f"spikes on random inputs; other logits differ by at most "
+            f"{folding['largest_logit_difference_without_flips']:.1e}"
+        )
+    for name, how in program.facts["import"]["inferred"].items():
+        if program.facts["source"]["kind"] == "nir":
+            click.echo(f"{name}: {how}")
+    click.echo(f"range proof: no integer can leave its range within {program.steps} steps")
+
+
+def _print_report(report: Report) -> None:
+    console = Console()
+    table = Table("comparison", "layer", box=None, pad_edge=False)
+    for heading in ("places", "differ", "share"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for comparison in report.comparisons:
+        for layer in comparison.layers:
+            table.add_row(
+                "",
+                layer.name,
+                f"{layer.slots}",
+                f"{layer.mismatches}",
+                _share(layer.mismatches, layer.slots),
+                "",
+            )
+        table.add_row(
+            f"{comparison.reference} / {comparison.candidate}",
+            "all",
+            f"{comparison.slots}",
+            f"{comparison.mismatches}",
+            _share(comparison.mismatches, comparison.slots),
+            _verdict(comparison),
+            end_section=True,
+        )
+    console.print(table)
+    for comparison in report.comparisons:
+        first = comparison.first_divergence
+        if first is not None:
+            click.echo(
+                f"{comparison.reference} / {comparison.candidate}: first difference at sample {first.sample}, "
+                f"step {first.step}, layer '{first.layer}', neuron {first.neuron}: "
+                f"{comparison.candidate} {'fired' if first.candidate_spike else 'did not fire'}, "
+                f"{comparison.reference} {'did' if first.reference_spike else 'did not'} "
+                f"(membrane {first.membrane:.6g}, threshold {first.threshold:.6g})"
+            )
+    accuracy = "  ".join(f"{name} {100 * value:.2f} %" for name, value in report.accuracy.items())
+    if accuracy:
+        click.echo(f"accuracy on {report.samples} samples, {report.steps} steps: {accuracy}")
+
+
+def _share(mismatches: int, slots: int) -> str:
+    return f"{100 * mismatches / slots:.4f} %" if slots else "-"
+
+
+def _verdict(comparison: Comparison) -> str:
+    if not comparison.must_match:
+        return "measured"
+    if not comparison.failed:
+        return "identical"
+    return f"FAILED ({comparison.output_mismatches} outputs differ, too)"
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,266 @@
+"""
+DATA on the command line: a data set by name, `name:split`, or somebody's .npz file.
+
+Images become float32 in the units that the network sees: digits divided by 16, other uint8 by 255.
+Because those are grids, the compiler can carry them to the chip as integers without any rounding;
+`InputRange` is how the grid travels with the network.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurocompile.errors import DataError, MissingDependencyError, Problem
+
+Float = NDArray[np.float32]
+Integer = NDArray[np.int64]
+
+DIGITS_SPLIT_SEED = 0
+DIGITS_TEST_IMAGES = 360
+
+
+@dataclass(frozen=True)
+class InputRange:
+    """
+    The values an input can take: from `minimum` to `maximum`, on a grid of `step` if that is known.
+
+    `step` is 0 where the values are not known to lie on a grid. Spikes are (0, 1, 1).
+    """
+
+    minimum: float
+    maximum: float
+    step: float = 0.0
+
+    def to_json(self) -> dict[str, float]:
+        return {"minimum": self.minimum, "maximum": self.maximum, "step": self.step}
+
+
+@dataclass(frozen=True)
+class Images:
+    """A labelled split: `images` (samples, steps or 1, channels, height, width), `labels` (samples,)."""
+
+    images: Float
+    labels: Integer
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set ready to train on."""
+
+    name: str
+    train: Images
+    test: Images
+    classes: int
+    input_range: InputRange
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.train.images.shape[2:]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs for `run` and `verify`: (samples, steps or 1, *input shape), labels where known."""
+
+    inputs: Float
+    labels: Integer | None
+
+
+def load_data_set(name: str) -> DataSet:
+    """
+    Return the data set called `name`, or the one in the .npz file of that path.
+
+    Raises `DataError` if there is none, listing every problem of a file.
+    """
+    if name == "digits":
+        return _digits()
+    path = Path(name)
+    if path.suffix == ".npz":
+        return _from_training_npz(path)
+    raise DataError(
+        Problem(
+            "", f"there is no data set '{name}'", remedy="use 'digits' or the path of an .npz file"
+        )
+    )
+
+
+def load_samples(data: str) -> Samples:
+    """
+    Return the samples that DATA names: `digits`, `digits:test`, `digits:train` or an .npz file.
+
+    An .npz file holds `input` (samples, steps, *input shape) and perhaps `label`, or is a training
+    file, of which the test half is taken.
+    """
+    name, _, split = data.partition(":")
+    path = Path(data)
+    if path.suffix == ".npz":
+        arrays = read_npz(path)
+        if "input" in arrays:
+            return _samples_of(path, arrays)
+        name, split = data, "test"
+    data_set = load_data_set(name)
+    if split not in ("", "test", "train"):
+        raise DataError(
+            Problem("", f"'{name}' has no split '{split}'", remedy="use ':train' or ':test'")
+        )
+    chosen = data_set.train if split == "train" else data_set.test
+    return Samples(chosen.images, chosen.labels)
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an .npz file; no pickles, and every failure is a `DataError`."""
+    if not path.is_file():
+        raise DataError(Problem("", f"there is no file '{path}'"))
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, Mapping):
+                raise DataError(Problem("", f"'{path}' holds one array, not an .npz archive"))
+            return {name: file[name] for name in file}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(Problem("", f"'{path}' is not a readable .npz file ({error})")) from error
+
+
+def check_finite(what: str, values: NDArray[Any]) -> list[Problem]:
+    """Return a problem if `values` are not numbers, or not all of them finite."""
+    if values.dtype.kind not in "biuf":
+        return [Problem("", f"{what} must be numbers", f"has type {values.dtype}")]
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        return [Problem("", f"{what} must be finite", f"{count} values are NaN or infinite")]
+    return []
+
+
+def _samples_of(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Samples:
+    inputs, labels = arrays["input"], arrays.get("label")
+    problems = check_finite(f"'input' of '{path}'", inputs)
+    if inputs.ndim < 3:
+        problems.append(
+            Problem(
+                "",
+                f"'input' of '{path}' must have the shape (samples, steps, *input shape)",
+                f"it has {inputs.shape}",
+            )
+        )
+    if labels is not None and (labels.shape != inputs.shape[:1] or labels.dtype.kind not in "iu"):
+        problems.append(
+            Problem(
+                "",
+                f"'label' of '{path}' must be {inputs.shape[0]} integers",
+                f"it is {labels.dtype} of shape {labels.shape}",
+            )
+        )
+    if problems:
+        raise DataError(*problems)
+    return Samples(inputs.astype(np.float32), None if labels is None else labels.astype(np.int64))
+
+
+def _digits() -> DataSet:
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise MissingDependencyError(
+            Problem(
+                "",
+                "the data set 'digits' needs scikit-learn",
+                "it is not installed",
+                "pip install 'neurocompile[train]'",
+            )
+        ) from error
+    bunch = load_digits()
+    images = (bunch.images / 16.0).astype(np.float32)[:, np.newaxis, np.newaxis]
+    labels = bunch.target.astype(np.int64)
+    train, test = train_test_split(
+        np.arange(len(labels)),
+        test_size=DIGITS_TEST_IMAGES,
+        stratify=labels,
+        random_state=DIGITS_SPLIT_SEED,
+    )
+    return DataSet(
+        name="digits",
+        train=Images(images[train], labels[train]),
+        test=Images(images[test], labels[test]),
+        classes=10,
+        input_range=InputRange(0.0, 1.0, 1 / 16),
+    )
+
+
+def _from_training_npz(path: Path) -> DataSet:
+    arrays = read_npz(path)
+    missing = [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in arrays]
+    if missing:
+        raise DataError(
+            Problem(
+                "",
+                f"'{path}' needs the arrays x_train, y_train, x_test and y_test",
+                f"{', '.join(missing)} missing",
+            )
+        )
+    problems: list[Problem] = []
+    for split in ("train", "test"):
+        images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"]
+        problems += check_finite(f"x_{split} of '{path}'", images)
+        if images.ndim not in (3, 4, 5):
+            problems.append(
+                Problem(
+                    "",
+                    f"x_{split} of '{path}' must be (N, H, W), (N, H, W, C), (N, C, H, W) or (N, T, C, H, W)",
+                    f"it has shape {images.shape}",
+                )
+            )
+        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+            problems.append(
+                Problem(
+                    "",
+                    f"y_{split} of '{path}' must be {images.shape[0]} integers",
+                    f"it is {labels.dtype} of shape {labels.shape}",
+                )
+            )
+        elif labels.size == 0 or labels.min() < 0:
+            problems.append(
+                Problem("", f"y_{split} of '{path}' must be classes from 0 on, at least one")
+            )
+    if not problems and arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
+        problems.append(
+            Problem("", f"x_train and x_test of '{path}' must have one shape", "they have two")
+        )
+    if not problems and arrays["x_train"].dtype != arrays["x_test"].dtype:
+        problems.append(
+            Problem("", f"x_train and x_test of '{path}' must have one type", "they have two")
+        )
+    if problems:
+        raise DataError(*problems)
+    train, test = arrays["x_train"], arrays["x_test"]
+    if train.dtype == np.uint8:
+        input_range = InputRange(0.0, 1.0, 1 / 255)
+    else:
+        both = np.concatenate([train.ravel(), test.ravel()])
+        input_range = InputRange(min(0.0, float(both.min())), max(0.0, float(both.max())))
+    return DataSet(
+        name=str(path),
+        train=Images(_images(train), arrays["y_train"].astype(np.int64)),
+        test=Images(_images(test), arrays["y_test"].astype(np.int64)),
+        classes=int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1,
+        input_range=input_range,
+    )
+
+
+def _images(images: NDArray[Any]) -> Float:
+    """Return (N, T, C, H, W); of four axes, the last is the channel if it is the small one."""
+    scaled: Float = images.astype(np.float32)
+    if images.dtype == np.uint8:
+        scaled /= np.float32(255)
+    if scaled.ndim == 3:
+        return scaled[:, np.newaxis, np.newaxis]
+    if scaled.ndim == 4:
+        if scaled.shape[3] < scaled.shape[1]:
+            scaled = np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+        return scaled[:, np.newaxis]
+    return scaled

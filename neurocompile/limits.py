@@ -1,0 +1,45 @@
+"""What a target's integers can hold. Plain data: a target states it once, every pass asks it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neurocompile.integer import STATE_FRACTION_BITS
+
+
+@dataclass(frozen=True)
+class Limits:
+    """
+    Widths of one family of chips; see `loihi2.limits` for where Loihi 2's numbers come from.
+
+    `weight_step` is the distance of two weights at the full `weight_bits`.
+    """
+
+    weight_bits: int
+    weight_step: int
+    current_maximum: int  # |input sum|, in weight units
+    threshold_maximum: int  # in weight units
+    bias_mantissa_bits: int  # two's complement
+    bias_exponent_maximum: int
+    decay_bits: int
+    state_maximum: int  # |u|, |v|, in state units
+    payload_bits: int  # of a graded input
+
+    def weight_unit(self, bits: int) -> int:
+        """Return the distance of two weights when only `bits` bits are used."""
+        return self.weight_step << (self.weight_bits - bits)
+
+    def largest_weight(self, bits: int) -> int:
+        """Return the largest weight of `bits` bits; the most negative one is a unit further."""
+        return ((1 << (bits - 1)) - 1) * self.weight_unit(bits)
+
+    @property
+    def bias_mantissa_maximum(self) -> int:
+        return (1 << (self.bias_mantissa_bits - 1)) - 1
+
+    @property
+    def bias_maximum(self) -> float:
+        """The largest bias in weight units."""
+        return float(
+            (self.bias_mantissa_maximum << self.bias_exponent_maximum) >> STATE_FRACTION_BITS
+        )

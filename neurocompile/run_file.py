@@ -1,0 +1,71 @@
+"""`run`: inputs from an .npz file through a program into another one; needs numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurocompile.atomic import replacing
+from neurocompile.data import load_samples
+from neurocompile.errors import DataError, Problem
+from neurocompile.program import Program, Result, npz_bytes
+from neurocompile.target import Executor, Progress
+
+
+def run_file(
+    program: Program,
+    executor: Executor,
+    source: Path,
+    destination: Path,
+    *,
+    record: Collection[str] = (),
+    steps: int | None = None,
+    progress: Progress | None = None,
+    deadline: float | None = None,
+) -> Result:
+    """
+    Run the `input` of an .npz file and write OUT.npz (see `interface` in the documentation).
+
+    The file holds `output`, `spikes/<layer>` and `membrane/<layer>`; it is written whole or not at
+    all. The executor is closed afterwards, whatever happens.
+    """
+    try:
+        inputs = repeat_steps(load_samples(str(source)).inputs, steps, program.native_steps)
+        names = program.resolve_record(record)
+        trace = executor.run(
+            program.payloads(inputs), record=names, progress=progress, deadline=deadline
+        )
+    finally:
+        executor.close()
+    result = program.to_source_units(trace)
+    arrays: dict[str, NDArray[Any]] = {"output": result.output}
+    arrays |= {f"spikes/{name}": values for name, values in result.spikes.items()}
+    arrays |= {f"membrane/{name}": values for name, values in result.membrane.items()}
+    with replacing(destination) as temporary:
+        temporary.write_bytes(npz_bytes(arrays))
+    return result
+
+
+def repeat_steps(inputs: NDArray[Any], steps: int | None, native: int | None) -> NDArray[Any]:
+    """
+    Return `inputs` (samples, steps, ...) with a time axis of length 1 presented several times.
+
+    As often as `steps` says, else as in training. Raises `DataError` if `steps` contradicts inputs
+    that have a time axis of their own.
+    """
+    if inputs.shape[1] == 1:
+        return np.repeat(inputs, steps or native or 1, axis=1)
+    if steps is not None and steps != inputs.shape[1]:
+        raise DataError(
+            Problem(
+                "",
+                f"the inputs have {inputs.shape[1]} steps of their own",
+                f"--steps {steps} is asked for",
+                "leave --steps out",
+            )
+        )
+    return inputs

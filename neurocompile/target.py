@@ -1,0 +1,151 @@
+"""
+What a target is, and how one is found.
+
+A target has a compile half (`lower.py`: needs numpy, runs anywhere) and a run half, which may need a
+vendor's runtime and is imported only when a program is opened. Targets are found through the
+entry-point group `neurocompile.targets`; adding one needs no change here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Protocol
+
+from neurocompile.errors import OptionError, Problem
+from neurocompile.integer import Integer, Trace
+from neurocompile.limits import Limits
+
+if TYPE_CHECKING:
+    from neurocompile.program import Program
+
+GROUP = "neurocompile.targets"
+
+Progress = Callable[[int, int], None]  # (done, of how many)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A choice that a target offers at export, `-O name=value`; the first choice is the default."""
+
+    choices: tuple[str, ...]
+    help: str
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a target's run half can work here: what would run it, or what is missing."""
+
+    ready: bool
+    detail: str
+    remedy: str = ""
+
+
+class Executor(Protocol):
+    """A program set up to run; running it again costs no second set-up."""
+
+    def run(
+        self,
+        payloads: Integer,
+        *,
+        record: Collection[str] = (),
+        progress: Progress | None = None,
+        deadline: float | None = None,
+    ) -> Trace:
+        """
+        Run `payloads` (samples, steps, *input shape) and return what happened.
+
+        `record` names layers whose spikes are wanted, `membrane/<layer>` their membranes. A run that
+        takes more than `deadline` seconds ends with a `DeadlineError`, where a target can hang.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release processes and memory; the executor cannot run again."""
+        ...
+
+
+class Target(Protocol):
+    """One kind of hardware or simulator. Attributes are plain data, importable without an SDK."""
+
+    name: str
+    summary: str
+    limits: Limits
+    options: Mapping[str, Option]
+
+    def check(self, program: Program) -> list[Problem]:
+        """Return everything in `program` that this target cannot do."""
+        ...
+
+    def lower(self, program: Program) -> Mapping[str, bytes]:
+        """Return the files, by name, that this target adds to the program directory."""
+        ...
+
+    def availability(self) -> Availability:
+        """Return whether programs can be run here."""
+        ...
+
+    def open(self, program: Program) -> Executor:
+        """Return `program` ready to run; raises `MissingDependencyError` if nothing here can run it."""
+        ...
+
+
+def installed() -> dict[str, EntryPoint]:
+    """
+    Return the entry points of all installed targets by name, importing none of them.
+
+    Raises `OptionError` if two packages claim one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
+        other = found.get(entry.name)
+        if other is not None and other.value != entry.value:
+            raise OptionError(
+                Problem(
+                    "",
+                    f"two packages offer the target '{entry.name}'",
+                    f"{other.value} and {entry.value}",
+                    "uninstall one",
+                )
+            )
+        found[entry.name] = entry
+    return found
+
+
+def find(name: str) -> Target:
+    """Return the installed target called `name`; raises `OptionError` if there is none."""
+    targets = installed()
+    if name not in targets:
+        raise OptionError(
+            Problem(
+                "", f"there is no target '{name}'", remedy=f"installed are {', '.join(targets)}"
+            )
+        )
+    target: Target = targets[name].load()
+    return target
+
+
+def resolve_options(target: Target, chosen: Mapping[str, str]) -> dict[str, str]:
+    """Return all options of `target` with `chosen` filled in; raises `OptionError` with all mistakes."""
+    problems = [
+        Problem(
+            "",
+            f"target '{target.name}' has no option '{name}'",
+            remedy=f"it has {', '.join(target.options)}" if target.options else "it has none",
+        )
+        for name in chosen
+        if name not in target.options
+    ]
+    problems += [
+        Problem(
+            "",
+            f"option '{name}' of target '{target.name}' must be one of {', '.join(option.choices)}",
+            f"it is '{chosen[name]}'",
+        )
+        for name, option in target.options.items()
+        if name in chosen and chosen[name] not in option.choices
+    ]
+    if problems:
+        raise OptionError(*problems)
+    return {name: chosen.get(name, option.choices[0]) for name, option in target.options.items()}

@@ -1,0 +1,368 @@
+"""
+Hold every stage against the one before it, spike by spike, on one clock.
+
+    torch        the trained network in PyTorch, batch norms and all (where there is one)
+    float        the folded graph of the program, in float64
+    fixedpoint   the integers
+    the target   the same integers, run by the target itself
+
+Integers against integers must match in every spike and every output; float against integers, and
+torch against float, are measured. The first divergence of each pair is the earliest spike that
+differs, of the lowest sample: within a step, the first layer in the order of the network.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurocompile import reference
+from neurocompile.data import Samples
+from neurocompile.errors import DataError, OptionError, Problem
+from neurocompile.frontend.from_nir import from_nir
+from neurocompile.ir import LIF, Network
+from neurocompile.program import GRAPH, REFERENCE, Program, Result
+from neurocompile.run_file import repeat_steps
+from neurocompile.target import Progress
+
+SCHEMA = 1
+
+ProgressOf = Callable[[str], Progress]  # a progress report for each stage, by name
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage did; spikes by layer and outputs are (samples, steps, *shape)."""
+
+    name: str
+    integers: bool
+    output: NDArray[Any]
+    spikes: Mapping[str, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first spike in which two stages differ; membranes are the candidate's, before its reset."""
+
+    sample: int
+    step: int
+    layer: str
+    neuron: int
+    reference_spike: int
+    candidate_spike: int
+    membrane: float | None
+    threshold: float | None
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """How one layer differs; rates are spikes per neuron and step."""
+
+    name: str
+    slots: int
+    mismatches: int
+    rate_reference: float
+    rate_candidate: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two stages differ; `slots` counts the compared (sample, step, neuron) places."""
+
+    reference: str
+    candidate: str
+    must_match: bool
+    layers: tuple[LayerComparison, ...]
+    output_slots: int
+    output_mismatches: int
+    output_difference: float
+    first_divergence: Divergence | None
+
+    @property
+    def slots(self) -> int:
+        return sum(layer.slots for layer in self.layers)
+
+    @property
+    def mismatches(self) -> int:
+        return sum(layer.mismatches for layer in self.layers)
+
+    @property
+    def failed(self) -> bool:
+        """Whether integers differ that must not: a spike, or an output."""
+        return self.must_match and (self.mismatches > 0 or self.output_mismatches > 0)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a verification; `to_json` is the contract for machines."""
+
+    target: str
+    steps: int
+    stages: tuple[Stage, ...]
+    labels: NDArray[np.int64] | None
+    comparisons: tuple[Comparison, ...]
+    overall: Comparison
+    counters: Mapping[str, Mapping[str, int]]
+
+    @property
+    def samples(self) -> int:
+        return len(self.stages[0].output)
+
+    @property
+    def failed(self) -> bool:
+        """Whether any comparison that must match did not."""
+        return any(comparison.failed for comparison in self.comparisons)
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """The share of samples that each stage classifies as labelled; empty without labels."""
+        if self.labels is None:
+            return {}
+        return {
+            stage.name: float((decisions(stage.output) == self.labels).mean())
+            for stage in self.stages
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain values, schema 1."""
+        return {
+            "schema": SCHEMA,
+            "target": self.target,
+            "samples": self.samples,
+            "steps": self.steps,
+            "accuracy": self.accuracy,
+            "comparisons": [_comparison_json(item) for item in self.comparisons],
+            "layers": [vars(layer) for layer in self.overall.layers],
+            "counters": {layer: dict(counts) for layer, counts in self.counters.items()},
+        }
+
+
+def decisions(output: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the class with the largest mean over steps, for `output` (samples, steps, classes)."""
+    result: NDArray[np.int64] = output.reshape(*output.shape[:2], -1).mean(1).argmax(1)
+    return result
+
+
+def verify_program(
+    program: Program,
+    samples: Samples,
+    *,
+    against: Sequence[str] = (),
+    progress_of: ProgressOf | None = None,
+    deadline: float | None = None,
+) -> Report:
+    """
+    Run every stage on `samples` and return how they differ.
+
+    `against` chooses stages by name ("torch", "float", "fixedpoint", the target); all that there
+    are by default. Raises `OptionError` for stages that this program does not have.
+    """
+    inputs = repeat_steps(samples.inputs, None, program.native_steps)
+    program.payloads(inputs)  # refuse inputs before anything is run
+    classes = int(np.prod(program.network[program.network.outputs[0]].shape))
+    if samples.labels is not None and not 0 <= samples.labels.max(initial=0) < classes:
+        raise DataError(
+            Problem(
+                "",
+                f"labels must be below the {classes} outputs",
+                f"they reach {samples.labels.max()}",
+            )
+        )
+    names = _choose_stages(program, against)
+    network = folded_network(program)
+    progress_of = progress_of or (lambda _stage: lambda _done, _total: None)
+    counters: Mapping[str, Mapping[str, int]] = {}
+    stages: list[Stage] = []
+    for name in names:
+        progress = progress_of(name)
+        if name == "torch":
+            stages.append(_run_torch(program, inputs, progress))
+        elif name == "float":
+            trace = reference.simulate(network, inputs, progress=progress)
+            stages.append(Stage("float", False, trace.output, trace.spikes))
+        else:
+            result = program.run(inputs, "all", on=name, progress=progress, deadline=deadline)
+            counters = result.trace.counters or counters
+            stages.append(Stage(name, True, result.output, result.spikes))
+    comparisons = [
+        compare(first, second, program, network, inputs) for first, second in pairwise(stages)
+    ]
+    overall = compare(stages[0], stages[-1], program, network, inputs)
+    return Report(
+        target=program.target,
+        steps=inputs.shape[1],
+        stages=tuple(stages),
+        labels=samples.labels,
+        comparisons=tuple(comparisons),
+        overall=overall,
+        counters=counters,
+    )
+
+
+def folded_network(program: Program) -> Network:
+    """Return the folded float network of a program, as its `graph.nir` and its manifest say."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / GRAPH
+        path.write_bytes(program.extra_files[GRAPH])
+        choices = program.facts["import"]["options"]
+        return from_nir(
+            path, profile=choices["profile"], dt=choices["dt"], reset=choices["reset"]
+        ).network
+
+
+def _choose_stages(program: Program, against: Sequence[str]) -> list[str]:
+    available = ["float", "fixedpoint"]
+    if REFERENCE in program.extra_files:
+        available.insert(0, "torch")
+    if program.target not in available:
+        available.append(program.target)
+    unknown = [name for name in against if name not in available]
+    if unknown:
+        raise OptionError(
+            Problem(
+                "",
+                f"this program cannot be compared with {', '.join(unknown)}",
+                remedy=f"choose from {', '.join(available)}",
+            )
+        )
+    chosen = [name for name in available if not against or name in against]
+    if program.target not in chosen:
+        chosen.append(program.target)
+    if len(chosen) == 1:
+        raise OptionError(
+            Problem(
+                "",
+                "a comparison needs two stages",
+                f"only '{chosen[0]}' is left",
+                "leave --against out",
+            )
+        )
+    return chosen
+
+
+def _run_torch(program: Program, inputs: NDArray[Any], progress: Progress) -> Stage:
+    from neurocompile.frontend.from_checkpoint import run_reference
+
+    output, spikes = run_reference(program, inputs, progress)
+    return Stage("torch", False, output, spikes)
+
+
+def compare(
+    first: Stage,
+    second: Stage,
+    program: Program,
+    network: Network,
+    inputs: NDArray[Any],
+) -> Comparison:
+    """Return how `second` differs from `first`, in every layer that both have."""
+    layers = []
+    for name in first.spikes:
+        before, after = first.spikes[name], second.spikes[name]
+        layers.append(
+            LayerComparison(
+                name=name,
+                slots=int(before.size),
+                mismatches=int((before != after).sum()),
+                rate_reference=float(before.mean()),
+                rate_candidate=float(after.mean()),
+            )
+        )
+    return Comparison(
+        reference=first.name,
+        candidate=second.name,
+        must_match=first.integers and second.integers,
+        layers=tuple(layers),
+        output_slots=int(first.output.size),
+        output_mismatches=int((first.output != second.output).sum()),
+        output_difference=float(np.abs(first.output - second.output).max()),
+        first_divergence=_first_divergence(first, second, program, network, inputs),
+    )
+
+
+def _first_divergence(
+    first: Stage,
+    second: Stage,
+    program: Program,
+    network: Network,
+    inputs: NDArray[Any],
+) -> Divergence | None:
+    """Locate the earliest differing spike of the lowest sample, and look up its membrane."""
+    found: list[tuple[int, int, int, int]] = []
+    for order, name in enumerate(first.spikes):
+        places = np.argwhere(
+            (first.spikes[name] != second.spikes[name]).reshape(*first.spikes[name].shape[:2], -1)
+        )
+        if len(places):
+            sample, step, neuron = (int(number) for number in places[0])
+            found.append((sample, step, order, neuron))
+    if not found:
+        return None
+    sample, step, order, neuron = min(found)
+    layer = list(first.spikes)[order]
+    spikes = [stage.spikes[layer][sample, step].flat[neuron] for stage in (first, second)]
+    membrane, threshold = _membrane(
+        second, program, network, inputs[sample : sample + 1], (step, layer, neuron)
+    )
+    return Divergence(
+        sample, step, layer, neuron, int(spikes[0]), int(spikes[1]), membrane, threshold
+    )
+
+
+def _membrane(
+    stage: Stage,
+    program: Program,
+    network: Network,
+    inputs: NDArray[Any],
+    place: tuple[int, str, int],
+) -> tuple[float, float]:
+    """
+    Return the membrane just before the spike was decided, and its threshold, in the source's units.
+
+    Integer stages are looked up in the engine that defines them.
+    """
+    from neurocompile_fixedpoint.engine import execute
+
+    step, layer, neuron = place
+    if not stage.integers:
+        node = network.nodes[layer]
+        assert isinstance(node, LIF)
+        trace = reference.simulate(network, inputs, membranes=True)
+        return float(trace.membrane[layer][0, step].flat[neuron]), float(
+            node.threshold.flat[neuron]
+        )
+    engine = execute(
+        program.network,
+        {program.input.name: program.payloads(inputs)},
+        samples=1,
+        steps=inputs.shape[1],
+        record=[f"membrane/{layer}"],
+        before_reset=True,
+    )
+    units: Result = program.to_source_units(engine)
+    neurons = next(item for item in program.network.neurons if item.name == layer)
+    return float(units.membrane[layer][0, step].flat[neuron]), neurons.threshold / neurons.scale
+
+
+def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+    first = comparison.first_divergence
+    return {
+        "reference": comparison.reference,
+        "candidate": comparison.candidate,
+        "slots": comparison.slots,
+        "mismatches": comparison.mismatches,
+        "must_match": comparison.must_match,
+        "output": {
+            "slots": comparison.output_slots,
+            "mismatches": comparison.output_mismatches,
+            "largest_difference": comparison.output_difference,
+        },
+        "first_divergence": None if first is None else vars(first),
+        "layers": [vars(layer) for layer in comparison.layers],
+    }

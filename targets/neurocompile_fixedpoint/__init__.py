@@ -1,0 +1,1 @@
+"""The `fixedpoint` target: the executable definition of the integers."""

@@ -1,0 +1,295 @@
+"""
+The definition of the integers: Lava's fixed-point LIF, in plain numpy on int64.
+
+Every other target is held to this file. For each population, at each step of the layer-by-layer
+clock (lava-nc 0.10.0, `PyLifModelBitAcc`; `>>` is an arithmetic shift, `trunc12(z)` is
+`sign(z) * (|z| >> 12)`):
+
+    a = sum of the inputs                                     int32, wraps
+    x = trunc12(u * (4096 - (du + 1))) + (a << 6)             int32, wraps
+    u = x - 2^24 if x > 2^23, x + 2^24 if x <= -2^23, else x  one wrap
+    v = clip(trunc12(v * (4096 - dv)) + u + bias, -(2^23 - 1), 2^23 - 1)
+    s = v > (threshold << 6)                                  strict
+    v = 0 where s
+
+Every wrap and every clip is counted: a program with a range proof must show none, except that a
+membrane far above its threshold may saturate on its way to a spike, which changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from neurocompile.integer import (
+    STATE_FRACTION_BITS,
+    Geometry,
+    Integer,
+    IntegerInput,
+    IntegerNetwork,
+    IntegerNeurons,
+    IntegerSynapses,
+    Trace,
+)
+
+DECAY_BITS = 12
+WRAP_AT = 1 << 23
+STATE_MAXIMUM = (1 << 23) - 1
+EXACT_IN_FLOAT64 = 1 << 53
+
+SAMPLES_AT_ONCE = 64
+
+
+def trunc12(product: Integer) -> Integer:
+    """Return `product / 4096`, rounded toward zero."""
+    magnitude: Integer = np.abs(product) >> DECAY_BITS
+    return np.sign(product) * magnitude
+
+
+def wrap_int32(values: Integer) -> Integer:
+    """Return `values` as a 32-bit machine keeps them."""
+    return ((values + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
+
+
+def wrap_state(x: Integer) -> Integer:
+    """Return the current `x` after the model's single wrap by 2^24."""
+    return np.where(x > WRAP_AT, x - 2 * WRAP_AT, np.where(x <= -WRAP_AT, x + 2 * WRAP_AT, x))
+
+
+@dataclass
+class Counters:
+    """How often a population left the safe ranges."""
+
+    current_wraps: int = 0  # the input sum left int32, alone or shifted
+    u_wraps: int = 0
+    v_saturations_low: int = 0
+    v_saturations_high: int = (
+        0  # each of these fires, so it changes nothing unless vth is beyond 17 bit
+    )
+
+
+@dataclass
+class NeuronState:
+    """u and v of a population, (samples, *shape), in state units."""
+
+    u: Integer
+    v: Integer
+    counters: Counters = field(default_factory=Counters)
+
+
+def step_neurons(
+    neurons: IntegerNeurons, state: NeuronState, current: Integer
+) -> tuple[Integer, Integer]:
+    """
+    Advance `state` by one step with the input sum `current`; return (spikes, v before the reset).
+
+    Read-outs follow the same rule: that they never fire is proven, not assumed here.
+    """
+    a = wrap_int32(current)
+    shifted = a << STATE_FRACTION_BITS
+    sum_before = trunc12(state.u * ((1 << DECAY_BITS) - (neurons.du + 1))) + shifted
+    x = wrap_int32(trunc12(state.u * ((1 << DECAY_BITS) - (neurons.du + 1))) + wrap_int32(shifted))
+    u = wrap_state(x)
+    unclipped = trunc12(state.v * ((1 << DECAY_BITS) - neurons.dv)) + u + neurons.bias
+    v = np.clip(unclipped, -STATE_MAXIMUM, STATE_MAXIMUM)
+    spikes = v > (neurons.threshold << STATE_FRACTION_BITS)
+
+    counters = state.counters
+    counters.current_wraps += int(((a != current) | (sum_before != x)).sum())
+    counters.u_wraps += int((u != x).sum())
+    counters.v_saturations_low += int((unclipped < -STATE_MAXIMUM).sum())
+    counters.v_saturations_high += int((unclipped > STATE_MAXIMUM).sum())
+
+    state.u = u
+    state.v = np.where(spikes, 0, v)
+    return spikes.astype(np.int64), v
+
+
+def accumulate(synapses: IntegerSynapses, x: Integer, target_shape: tuple[int, ...]) -> Integer:
+    """
+    Return the input sums (samples, *target shape) of `x` (samples, *source shape), before the shift.
+
+    Computed in float64, which is exact while |sum| < 2^53; that is checked, not assumed.
+    """
+    flat_weight = synapses.weight.reshape(len(synapses.weight), -1)
+    worst = int(np.abs(flat_weight).sum(1).max(initial=0)) * int(np.abs(x).max(initial=0))
+    if worst >= EXACT_IN_FLOAT64:
+        raise OverflowError(f"sums of '{synapses.name}' could reach {worst}, beyond 2^53")
+    values = x.astype(np.float64)
+    if synapses.geometry is None:
+        sums = values.reshape(len(x), -1) @ flat_weight.T.astype(np.float64)
+    else:
+        sums = _convolve(values, synapses.weight.astype(np.float64), synapses.geometry)
+    return sums.astype(np.int64).reshape(len(x), *target_shape)
+
+
+def _convolve(x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Cross-correlate (samples, channels, h, w) with zero padding, group by group."""
+    pad_h, pad_w = geometry.padding
+    padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)))
+    out_channels, channels, kernel_h, kernel_w = weight.shape
+    dilation_h, dilation_w = geometry.dilation
+    reach = (dilation_h * (kernel_h - 1) + 1, dilation_w * (kernel_w - 1) + 1)
+    windows = sliding_window_view(padded, reach, axis=(2, 3))
+    windows = windows[
+        :, :, :: geometry.stride[0], :: geometry.stride[1], ::dilation_h, ::dilation_w
+    ]
+    grouped = windows.reshape(len(x), geometry.groups, channels, *windows.shape[2:])
+    kernels = weight.reshape(
+        geometry.groups, out_channels // geometry.groups, channels, kernel_h, kernel_w
+    )
+    parts = [
+        np.tensordot(grouped[:, group], kernels[group], axes=([1, 4, 5], [1, 2, 3]))
+        for group in range(geometry.groups)
+    ]
+    return np.concatenate(parts, axis=3).transpose(0, 3, 1, 2)
+
+
+def shift(sums: Integer, exponent: int, *, to_nearest: bool) -> Integer:
+    """Return `sums * 2^exponent`: to the right, down on the chip and to nearest on the host."""
+    if exponent >= 0:
+        return sums << exponent
+    rounding = (1 << (-exponent - 1)) if to_nearest else 0
+    return (sums + rounding) >> -exponent
+
+
+def input_sum(
+    synapses: IntegerSynapses, history: Mapping[int, Integer], target_shape: tuple[int, ...]
+) -> Integer:
+    """
+    Return what `synapses` deliver now; `history[d]` are the source's values d steps ago.
+
+    Each delay's sum is shifted by itself, as Lava's `DelayDense` does. That only matters where the
+    shift rounds; where it does not, all delays share one sum.
+    """
+    delays = [int(delay) for delay in np.unique(synapses.delay)]
+    if synapses.exponent >= 0 or len(delays) == 1:
+        x = history[delays[0]]
+        for delay in delays[1:]:
+            x = np.where(synapses.delay == delay, history[delay], x)
+        parts = [x]
+    else:
+        parts = [np.where(synapses.delay == delay, history[delay], 0) for delay in delays]
+    return sum(
+        (
+            shift(accumulate(synapses, x, target_shape), synapses.exponent, to_nearest=synapses.on_host)
+            for x in parts
+        ),
+        np.zeros((), np.int64),
+    )
+
+
+def execute(
+    network: IntegerNetwork,
+    inputs: Mapping[str, Integer],
+    *,
+    samples: int,
+    steps: int,
+    record: Collection[str] = (),
+    before_reset: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Trace:
+    """
+    Run `network` and return what it did, on the layer-by-layer clock.
+
+    `inputs` holds the payloads of each input population, (samples, steps, *shape). `record` names
+    populations whose spikes are kept, and `membrane/<name>` their membranes in state units, after
+    the reset unless `before_reset`. Memory beyond the result does not grow with `steps`.
+    """
+    parts = []
+    for start in range(0, samples, SAMPLES_AT_ONCE):
+        stop = min(start + SAMPLES_AT_ONCE, samples)
+        part = {name: values[start:stop] for name, values in inputs.items()}
+        parts.append(_execute(network, part, stop - start, steps, record, before_reset))
+        if progress:
+            progress(stop)
+    return Trace(
+        output=np.concatenate([part.output for part in parts]),
+        spikes={
+            name: np.concatenate([part.spikes[name] for part in parts]) for name in parts[0].spikes
+        },
+        membrane={
+            name: np.concatenate([part.membrane[name] for part in parts])
+            for name in parts[0].membrane
+        },
+        counters={
+            layer: {
+                kind: sum(part.counters[layer][kind] for part in parts)
+                for kind in parts[0].counters[layer]
+            }
+            for layer in parts[0].counters
+        },
+    )
+
+
+def _execute(
+    network: IntegerNetwork,
+    inputs: Mapping[str, Integer],
+    samples: int,
+    steps: int,
+    record: Collection[str],
+    before_reset: bool,
+) -> Trace:
+    states = {
+        neurons.name: NeuronState(
+            np.zeros((samples, *neurons.shape), np.int64),
+            np.zeros((samples, *neurons.shape), np.int64),
+        )
+        for neurons in network.neurons
+    }
+    longest = {
+        population.name: max(
+            (
+                int(group.delay.max())
+                for group in network.synapses
+                if group.source == population.name
+            ),
+            default=0,
+        )
+        for population in network.populations
+    }
+    history: dict[str, dict[int, Integer]] = {
+        population.name: {
+            delay: np.zeros((samples, *population.shape), np.int64)
+            for delay in range(longest[population.name] + 1)
+        }
+        for population in network.populations
+    }
+    spikes = {
+        item.name: np.zeros((samples, steps, *item.shape), np.uint8)
+        for item in network.neurons
+        if item.name in record
+    }
+    membrane = {
+        item.name: np.zeros((samples, steps, *item.shape), np.int64)
+        for item in network.neurons
+        if f"membrane/{item.name}" in record
+    }
+    (output_name,) = network.outputs
+    output = np.zeros((samples, steps, *network[output_name].shape), np.int64)
+    for step in range(steps):
+        for population in network.populations:
+            name = population.name
+            past = history[name]
+            for delay in range(longest[name], 0, -1):
+                past[delay] = past[delay - 1]
+            if isinstance(population, IntegerInput):
+                past[0] = inputs[name][:, step]
+                continue
+            current = np.zeros((samples, *population.shape), np.int64)
+            for group in network.into(name):
+                current = current + input_sum(group, history[group.source], population.shape)
+            fired, v = step_neurons(population, states[name], current)
+            past[0] = fired
+            if name in spikes:
+                spikes[name][:, step] = fired
+            if name in membrane:
+                membrane[name][:, step] = v if before_reset else states[name].v
+            if name == output_name:
+                arriving = (current << STATE_FRACTION_BITS) + population.bias
+                output[:, step] = arriving if population.readout else fired
+    counters = {name: vars(state.counters).copy() for name, state in states.items()}
+    return Trace(output, spikes, membrane, counters)

@@ -1,0 +1,49 @@
+"""The compile half of `fixedpoint`: it runs programs as they are, so there is nothing to add."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from neurocompile_loihi2.limits import LIMITS
+
+from neurocompile.errors import Problem
+from neurocompile.limits import Limits
+from neurocompile.target import Availability, Executor, Option
+
+if TYPE_CHECKING:
+    from neurocompile.program import Program
+
+
+@dataclass(frozen=True)
+class FixedPointTarget:
+    """Every integer program in numpy, exactly; with Loihi 2's widths."""
+
+    name: str = "fixedpoint"
+    summary: str = "the definition of the integers, in numpy"
+    limits: Limits = LIMITS
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def check(self, program: Program) -> list[Problem]:
+        """Return nothing: this target runs whatever the compiler can emit."""
+        del program
+        return []
+
+    def lower(self, program: Program) -> Mapping[str, bytes]:
+        """Return nothing: the program is the integers already."""
+        del program
+        return {}
+
+    def availability(self) -> Availability:
+        """It is always ready."""
+        return Availability(True, "numpy")
+
+    def open(self, program: Program) -> Executor:
+        """Return the engine, set up for `program`."""
+        from neurocompile_fixedpoint.run import FixedPointExecutor
+
+        return FixedPointExecutor(program.network)
+
+
+TARGET = FixedPointTarget()

@@ -1,0 +1,454 @@
+"""
+The run half of `loihi2`: streams samples through Lava in a watched child process.
+
+As a program it is all that a Loihi host needs, with numpy and lava-nc installed:
+
+    python -m neurocompile_loihi2.run PROGRAM_DIR --input in.npz --output out.npz
+
+Lava's processes live in a process group of their own. If they stop making progress, or a deadline
+passes, or anything goes wrong, the group is ended, first politely, and its shared memory removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from neurocompile_fixedpoint.engine import input_sum
+from numpy.typing import NDArray
+
+from neurocompile.errors import DeadlineError, ExecutionError, NeurocompileError, Problem
+from neurocompile.integer import Integer, IntegerNetwork, IntegerNeurons, Trace
+from neurocompile.program import Program, load, npz_bytes, read_tensors
+from neurocompile.run_file import run_file
+from neurocompile.target import Progress
+from neurocompile_loihi2.interpreter import lava_python, link_packages, worker_environment
+from neurocompile_loihi2.lower import ARRAYS, LAYOUT, channels_first, channels_last
+from neurocompile_loihi2.worker_setup import CONTROL, Setup
+
+START_SECONDS = 300.0  # importing Lava and building large matrices
+STALL_SECONDS = 120.0  # without a single step done
+POLL_SECONDS = 0.1
+POLITE_SECONDS = 3.0
+SYNAPSES_AT_ONCE = 8_000_000  # about where arithmetic outweighs Lava's 5 ms overhead a step
+REPLICAS_MAXIMUM = 256
+ROWS_AT_ONCE = 2048
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where POSIX puts it on Linux
+LOG_LINES = 12
+
+
+class LavaExecutor:
+    """
+    A program on Lava's fixed-point CPU simulator.
+
+    The Lava processes are built at the first run and kept for further runs that need the same steps,
+    records.
+    """
+
+    def __init__(self, program: Program) -> None:
+        lava_python()
+        self.program = program
+        layout: dict[str, Any] = json.loads(program.extra_files[LAYOUT])
+        self.layout = layout
+        self._session: _Session | None = None
+
+    def run(
+        self,
+        payloads: Integer,
+        *,
+        record: Collection[str] = (),
+        progress: Progress | None = None,
+        deadline: float | None = None,
+    ) -> Trace:
+        """Run `payloads` (samples, steps, *input shape); `deadline` counts the set-up, too."""
+        (output,) = self.program.network.outputs
+        readout = self._neurons(output).readout
+        wanted = dict.fromkeys([*record, f"membrane/{output}" if readout else output])
+        samples, steps = payloads.shape[:2]
+        ends = None if deadline is None else time.monotonic() + deadline
+        session = self._session_for(samples, steps, tuple(wanted), ends)
+        try:
+            recorded = session.run(self._streams(payloads), progress, ends)
+        except BaseException:
+            self.close()
+            raise
+        return self._trace(recorded, output, record)
+
+    def close(self) -> None:
+        """End the Lava processes."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _neurons(self, name: str) -> IntegerNeurons:
+        neurons = self.program.network[name]
+        assert isinstance(neurons, IntegerNeurons)
+        return neurons
+
+    def _session_for(
+        self, samples: int, steps: int, record: tuple[str, ...], ends: float | None
+    ) -> _Session:
+        session = self._session
+        if session and session.setup.period == steps and set(record) <= set(session.setup.record):
+            return session
+        self.close()
+        convolution = self.program.options["convolution"]
+        replicas = 1
+        if convolution == "sparse":
+            room = max(1, SYNAPSES_AT_ONCE // max(1, _synapse_count(self.program.network)))
+            replicas = min(samples, room, REPLICAS_MAXIMUM)
+        drain = -(-self.program.schedule.deepest // steps)
+        slots = -(-samples // replicas) + drain
+        setup = Setup(
+            layout=self.layout,
+            convolution=convolution,
+            period=steps,
+            replicas=replicas,
+            rows=steps * max(drain + 1, min(slots, ROWS_AT_ONCE // steps)),
+            record=record,
+            shm_prefix=f"/nc{os.urandom(2).hex()}_",
+        )
+        self._session = _Session(self.program, setup, ends)
+        return self._session
+
+    def _streams(self, payloads: Integer) -> dict[str, Integer]:
+        """Return what the host sends: payloads, or the currents of connections it computes itself."""
+        network = self.program.network
+        (source,) = network.inputs
+        samples, steps = payloads.shape[:2]
+        streams = {source.name: payloads}
+        for group in network.synapses:
+            if group.on_host:
+                flat = payloads.reshape(samples * steps, *source.shape)
+                target = network[group.target].shape
+                streams[group.name] = np.concatenate(
+                    [
+                        input_sum(group, {0: flat[start : start + steps * 64]}, target)
+                        for start in range(0, len(flat), steps * 64)
+                    ]
+                ).reshape(samples, steps, *target)
+        return streams
+
+    def _trace(
+        self, recorded: Mapping[str, NDArray[Any]], output: str, record: Collection[str]
+    ) -> Trace:
+        neurons = self._neurons(output)
+        if neurons.readout:
+            # The read-out integrates; what arrived at each step is the difference of two steps.
+            integral = recorded[f"membrane/{output}"].astype(np.int64)
+            values = np.diff(integral, axis=1, prepend=0)
+        else:
+            values = recorded[output].astype(np.int64)
+        return Trace(
+            output=values,
+            spikes={name: recorded[name] for name in record if not name.startswith("membrane/")},
+            membrane={
+                name.removeprefix("membrane/"): recorded[name].astype(np.int64)
+                for name in record
+                if name.startswith("membrane/")
+            },
+            counters={},
+        )
+
+
+class _Session:
+    """A worker process with a built network, and the files that it shares with us."""
+
+    def __init__(self, program: Program, setup: Setup, ends: float | None) -> None:
+        self.program = program
+        self.setup = setup
+        self.base = 0
+        self.directory = Path(tempfile.mkdtemp(prefix="neurocompile-"))
+        self.worker: subprocess.Popen[str] | None = None
+        try:
+            self._prepare_files()
+            self._start(ends)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare_files(self) -> None:
+        setup, directory = self.setup, self.directory
+        link_packages(directory)
+        setup.write(directory)
+        expected = {
+            name: (tuple(entry["shape"]), entry["dtype"])
+            for name, entry in setup.layout["arrays"].items()
+        }
+        arrays = read_tensors(self.program.extra_files[ARRAYS], expected)
+        (directory / "arrays.npz").write_bytes(npz_bytes(arrays))
+        self.control = np.memmap(directory / CONTROL, np.int64, "w+", shape=(2,))
+        self.files: dict[str, Any] = {}
+        for name in setup.sources():
+            self.files[name] = self._map(name, np.int32)
+        for name in setup.record:
+            dtype = np.int32 if name.startswith("membrane/") else np.uint8
+            self.files[name] = self._map(name, dtype)
+
+    def _map(self, name: str, dtype: Any) -> Any:
+        size = int(np.prod(self._shape(name)))
+        shape = (self.setup.rows, self.setup.replicas, size)
+        return np.memmap(self.directory / self.setup.file_of(name), dtype, "w+", shape=shape)
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Return the channels-first shape of what the stream `name` carries."""
+        network = self.program.network
+        for group in network.synapses:
+            if group.on_host and group.name == name:
+                return network[group.target].shape
+        return network[name.removeprefix("membrane/")].shape
+
+    def _start(self, ends: float | None) -> None:
+        reading, writing = os.pipe()
+        self.log = (self.directory / "worker.log").open("w+", encoding="utf-8", errors="replace")
+        self.replies: IO[bytes] = os.fdopen(reading, "rb", buffering=0)
+        try:
+            self.worker = subprocess.Popen(
+                [
+                    lava_python(),
+                    "-m",
+                    "neurocompile_loihi2.worker",
+                    str(self.directory),
+                    str(writing),
+                ],
+                cwd=self.directory,
+                env=worker_environment(self.directory),
+                stdin=subprocess.PIPE,
+                stdout=self.log,
+                stderr=self.log,
+                text=True,
+                pass_fds=(writing,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(writing)
+        self._await("ready", START_SECONDS, "start", ends)
+
+    def run(
+        self, streams: Mapping[str, Integer], progress: Progress | None, ends: float | None
+    ) -> dict[str, NDArray[Any]]:
+        """Stream all samples through, as many at a time as the files hold; return the records."""
+        period, replicas = self.setup.period, self.setup.replicas
+        samples = len(next(iter(streams.values())))
+        drain = -(-self.program.schedule.deepest // period)
+        slots_at_once = self.setup.rows // period - drain
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in self.setup.record}
+        for start in range(0, samples, slots_at_once * replicas):
+            stop = min(samples, start + slots_at_once * replicas)
+            slots = -(-(stop - start) // replicas)
+            for name in self.setup.sources():
+                self._fill(name, streams[name][start:stop], slots)
+            steps = (slots + drain) * period
+            self._step(steps, ends, _reporter(progress, replicas, start * period, samples * period))
+            for name in self.setup.record:
+                parts[name].append(self._recorded(name, slots)[: stop - start])
+        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+    def _fill(self, name: str, values: Integer, slots: int) -> None:
+        """Lay samples into rows: slot after slot in time, replicas side by side, zeros after them."""
+        period, replicas = self.setup.period, self.setup.replicas
+        shape = self._shape(name)
+        flat = np.zeros((slots * replicas, period, int(np.prod(shape))), np.int32)
+        flat[: len(values)] = channels_last(values, len(shape)).reshape(len(values), period, -1)
+        rows = flat.reshape(slots, replicas, period, -1).transpose(0, 2, 1, 3)
+        self.files[name][:] = 0
+        self.files[name][: slots * period] = rows.reshape(slots * period, replicas, -1)
+
+    def _recorded(self, name: str, slots: int) -> NDArray[Any]:
+        """Return what was recorded in the last run, (samples, steps, *shape), latency removed."""
+        period, replicas = self.setup.period, self.setup.replicas
+        shape = self._shape(name)
+        depth = self.program.schedule.depth[name.removeprefix("membrane/")]
+        rows = np.array(self.files[name][depth : depth + slots * period])
+        by_sample = rows.reshape(slots, period, replicas, -1).transpose(0, 2, 1, 3)
+        last = (*shape[1:], shape[0]) if len(shape) == 3 else shape
+        return channels_first(by_sample.reshape(slots * replicas, period, *last), len(shape))
+
+    def _step(self, steps: int, ends: float | None, report: Callable[[int], None]) -> None:
+        self.control[:] = self.base, self.base
+        assert self.worker is not None
+        assert self.worker.stdin is not None
+        try:
+            self.worker.stdin.write(f"run {steps}\n")
+            self.worker.stdin.flush()
+        except OSError as error:
+            raise ExecutionError(
+                Problem("", "Lava's worker ended before it could run", remedy=self._said())
+            ) from error
+        self._await("done", STALL_SECONDS, "make a step", ends, report)
+        report(steps)
+        self.base += steps
+
+    def _await(
+        self,
+        reply: str,
+        patience: float,
+        what: str,
+        ends: float | None,
+        report: Callable[[int], None] = lambda _steps: None,
+    ) -> None:
+        """
+        Wait for `reply`; `patience` starts anew with every step that Lava makes.
+
+        `report` is called with the number of steps made since the request.
+        """
+        assert self.worker is not None
+        reached, last_progress = int(self.control[1]), time.monotonic()
+        while not select.select([self.replies], [], [], POLL_SECONDS)[0]:
+            now = time.monotonic()
+            if int(self.control[1]) != reached:
+                reached, last_progress = int(self.control[1]), now
+                report(reached - self.base)
+            if ends is not None and now > ends:
+                self.close()
+                raise DeadlineError(
+                    Problem(
+                        "",
+                        "Lava did not finish before the deadline",
+                        remedy="give it more with --deadline",
+                    )
+                )
+            if now - last_progress > patience:
+                said = self._said()
+                self.close()
+                raise DeadlineError(
+                    Problem("", f"Lava did not {what} within {patience:g} s", remedy=said)
+                )
+        answer = self.replies.read(64).decode().strip()
+        if answer != reply:
+            self.worker.wait(POLITE_SECONDS)
+            raise ExecutionError(Problem("", "Lava's worker failed", remedy=self._said()))
+
+    def _said(self) -> str:
+        """Return the end of what the worker printed."""
+        self.log.flush()
+        self.log.seek(0)
+        lines = [line.rstrip() for line in self.log if line.strip()]
+        return "it said:\n    " + "\n    ".join(lines[-LOG_LINES:]) if lines else "it said nothing"
+
+    def close(self) -> None:
+        """End the worker's process group, remove its shared memory and our files."""
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            if worker.stdin is not None:
+                try:
+                    worker.stdin.write("stop\n")
+                    worker.stdin.close()
+                except OSError:
+                    pass
+            self._end(worker)
+            self.replies.close()
+            self.log.close()
+        for file in SHARED_MEMORY.glob(f"{self.setup.shm_prefix.removeprefix('/')}*"):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @staticmethod
+    def _end(worker: subprocess.Popen[str]) -> None:
+        """Wait for the group to end by itself, then ask it to, then kill it."""
+        group = worker.pid
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(group, number)
+            deadline = time.monotonic() + POLITE_SECONDS
+            while time.monotonic() < deadline:
+                ended = worker.poll() is not None
+                if ended and not _group_is_alive(group):
+                    return
+                time.sleep(0.01)
+
+
+def _reporter(
+    progress: Progress | None, replicas: int, before: int, total: int
+) -> Callable[[int], None]:
+    """Return what turns machine steps into sample steps done, of `total`, after `before`."""
+
+    def report(steps: int) -> None:
+        if progress is not None:
+            progress(min(total, before + steps * replicas), total)
+
+    return report
+
+
+def _group_is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _synapse_count(network: IntegerNetwork) -> int:
+    """Return how many entries the unrolled matrices of one sample have, borders not subtracted."""
+    total = 0
+    for group in network.synapses:
+        if group.on_host:
+            continue
+        positions = 1 if group.geometry is None else int(np.prod(network[group.target].shape[1:]))
+        total += group.weight.size * positions
+    return total
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a program directory on Lava; the command line of a Loihi host."""
+    parser = argparse.ArgumentParser(
+        prog="python -m neurocompile_loihi2.run",
+        description="Run a neurocompile program for Loihi 2 with numpy and lava-nc only.",
+    )
+    parser.add_argument("program", type=Path, metavar="PROGRAM_DIR")
+    parser.add_argument("--input", required=True, type=Path, metavar="IN.npz", help="holds 'input'")
+    parser.add_argument("--output", required=True, type=Path, metavar="OUT.npz")
+    parser.add_argument(
+        "--record", default="", help="layers to record, separated by commas, or all"
+    )
+    parser.add_argument("--steps", type=int, help="how often to present an input of one step")
+    parser.add_argument("--deadline", type=float, help="seconds after which to give up")
+    options = parser.parse_args(arguments)
+    try:
+        program = load(options.program)
+        if program.target != "loihi2":
+            raise ExecutionError(
+                f"'{options.program}' was compiled for '{program.target}', not 'loihi2'"
+            )
+        run_file(
+            program,
+            LavaExecutor(program),
+            options.input,
+            options.output,
+            record=tuple(name for name in options.record.split(",") if name),
+            steps=options.steps,
+            progress=_print_progress if sys.stderr.isatty() else None,
+            deadline=options.deadline,
+        )
+    except NeurocompileError as error:
+        print(f"neurocompile: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _print_progress(done: int, total: int) -> None:
+    end = "\n" if done >= total else "\r"
+    print(f"{done} of {total} sample steps", file=sys.stderr, end=end, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""Fixtures that all tests share; helpers are fixtures, since `tests` is a name that Lava owns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from neurocompile.data import InputRange
+from neurocompile.integer import Geometry, IntegerInput, IntegerNetwork, IntegerNeurons, IntegerSynapses
+from neurocompile.ir import LIF, Conv2d, Dense, Flatten, Input, Network, Node, Output, Pool2d
+from neurocompile.program import Program
+
+settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("tests")
+
+LAVA_PARTS = ("lava", "scipy", "networkx", "asteval")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs Lava where it is missing, unless that is a failure (as in CI)."""
+    missing = [name for name in LAVA_PARTS if find_spec(name) is None]
+    if not missing or os.environ.get("NEUROCOMPILE_REQUIRE_LAVA"):
+        return
+    skip = pytest.mark.skip(reason=f"Lava is not installed ({', '.join(missing)} missing)")
+    for item in items:
+        if "lava" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of third-party recordings beside the checkout; tests that need it skip without."""
+    named = os.environ.get("NEUROCOMPILE_SHARED")
+    folder = Path(named) if named else Path(__file__).parents[2] / "shared"
+    if not (folder / "data" / "README.md").is_file():
+        pytest.skip("the shared folder with recordings is not here")
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def lif() -> Callable[..., LIF]:
+    """Makes uniform LIF neurons; the defaults are TET's."""
+
+    def make(
+        shape: tuple[int, ...],
+        *,
+        decay: float = 0.5,
+        threshold: float = 1.0,
+        gain: float = 1.0,
+        leak: float = 0.0,
+        reset_to: float = 0.0,
+        reset: Any = "zero",
+    ) -> LIF:
+        return LIF(
+            decay=np.full(shape, decay),
+            gain=np.full(shape, gain),
+            leak=np.full(shape, leak),
+            threshold=np.full(shape, threshold),
+            reset_to=np.full(shape, reset_to),
+            reset=reset,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def chain() -> Callable[..., Network]:
+    """Makes a network whose nodes follow each other, `input` and `output` added."""
+
+    def make(
+        input_shape: tuple[int, ...],
+        nodes: dict[str, Node],
+        *,
+        steps: int | None = 4,
+        input_range: InputRange | None = None,
+    ) -> Network:
+        names = ["input", *nodes, "output"]
+        edges = tuple(zip(names, names[1:], strict=False))
+        everything: dict[str, Node] = {"input": Input(input_shape, input_range), **nodes}
+        shape = Network(
+            {**everything, "output": Output((1,))}, edges, steps
+        ).shapes[names[-2]]
+        return Network({**everything, "output": Output(shape)}, edges, steps)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def draw_network(lif: Callable[..., LIF], chain: Callable[..., Network]) -> Callable[..., Network]:
+    """
+    Draws a random convolutional network: strides, paddings, dilations, groups, pools, read-out or not.
+
+    Weights, thresholds and leaks are small dyadic numbers, so that float64 computes every sum exactly
+    and two networks that should be equal fire exactly the same spikes.
+    """
+
+    def dyadic(data: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        generator = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), label="weights"))
+        return generator.integers(-64, 96, shape) / 64
+
+    def draw(data: Any, *, graded: bool | None = None) -> Network:
+        choose = lambda label, options: data.draw(st.sampled_from(options), label=label)  # noqa: E731
+        channels = choose("channels", [1, 2, 4])
+        shape: tuple[int, ...] = (channels, choose("height", [4, 6, 8]), choose("width", [4, 6]))
+        if graded is None:
+            graded = data.draw(st.booleans(), label="graded")
+        input_range = InputRange(-0.5, 1.0, 1 / 8) if graded else None
+        input_shape = shape
+        nodes: dict[str, Node] = {}
+        for number in range(1, data.draw(st.integers(1, 2), label="stages") + 1):
+            groups = choose("groups", [g for g in (1, 2) if shape[0] % g == 0])
+            out = choose("out", [2, 4])
+            kernel = (choose("kernel h", [1, 2, 3]), choose("kernel w", [1, 3]))
+            conv = Conv2d(
+                dyadic(data, (out, shape[0] // groups, *kernel)),
+                dyadic(data, (out,)),
+                stride=(choose("stride", [1, 2]), 1),
+                padding=(choose("padding", [0, 1]), 1),
+                dilation=(1, choose("dilation", [1, 2]) if kernel[1] == 1 else 1),
+                groups=groups,
+            )
+            trial = chain(shape, {"conv": conv})
+            shape = trial.shapes["conv"]
+            nodes[f"conv{number}"] = conv
+            nodes[f"lif{number}"] = lif(
+                shape, decay=choose("decay", [0.0, 0.5, 0.75, 1.0]), threshold=choose("threshold", [0.5, 1.0])
+            )
+            can_pool = all(extent % 2 == 0 for extent in shape[1:])
+            if can_pool and data.draw(st.booleans(), label="pool"):
+                average = data.draw(st.booleans(), label="average")
+                nodes[f"pool{number}"] = Pool2d((2, 2), (2, 2), scale=0.25 if average else 1.0)
+                shape = (shape[0], shape[1] // 2, shape[2] // 2)
+        size = int(np.prod(shape))
+        nodes["flatten"] = Flatten()
+        nodes["fc"] = Dense(dyadic(data, (3, size)), dyadic(data, (3,)))
+        if data.draw(st.booleans(), label="spiking output"):
+            nodes["lif_out"] = lif((3,))
+        return chain(input_shape, nodes, steps=choose("steps", [1, 3, 5]), input_range=input_range)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def draw_inputs() -> Callable[..., NDArray[np.float64]]:
+    """Draws inputs on the grid that a network's input names."""
+
+    def draw(data: Any, network: Network, *, samples: int = 4) -> NDArray[np.float64]:
+        node = network.nodes["input"]
+        assert isinstance(node, Input)
+        limits = node.range or InputRange(0, 1, 1)
+        generator = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), label="inputs"))
+        least, most = round(limits.minimum / limits.step), round(limits.maximum / limits.step)
+        shape = (samples, network.steps or 4, *node.shape)
+        return generator.integers(least, most + 1, shape) * limits.step
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def one_layer() -> Callable[..., IntegerNetwork]:
+    """Makes an integer network of one dense layer, or convolution, from `in` to `out`."""
+
+    def make(
+        weight: Any,
+        *,
+        du: int = 4095,
+        dv: int = 2048,
+        threshold: int = 100,
+        bias: Any = 0,
+        bias_exponent: int = 6,
+        geometry: Geometry | None = None,
+        input_shape: tuple[int, ...] | None = None,
+        shape: tuple[int, ...] | None = None,
+        minimum: int = 0,
+        maximum: int = 1,
+        delay: Any = 0,
+        readout: bool = False,
+    ) -> IntegerNetwork:
+        weight = np.array(weight)
+        return IntegerNetwork(
+            (
+                IntegerInput("in", input_shape or weight.shape[1:], 1.0, minimum, maximum, True),
+                IntegerNeurons(
+                    "out", shape or weight.shape[:1], du, dv, threshold, np.array(bias), bias_exponent, 1.0, readout
+                ),
+            ),
+            (IntegerSynapses("w", "in", "out", weight, geometry, delay=delay),),
+            ("out",),
+        )
+
+    return make
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[Program], Program]]:
+    """Closes the programs that a test runs."""
+    programs: list[Program] = []
+
+    def keep(program: Program) -> Program:
+        programs.append(program)
+        return program
+
+    yield keep
+    for program in programs:
+        program.close()

@@ -1,0 +1,193 @@
+"""The definition of the integers, by hand and at the ends of every range."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from neurocompile_fixedpoint.engine import (
+    NeuronState,
+    accumulate,
+    execute,
+    shift,
+    step_neurons,
+    trunc12,
+    wrap_int32,
+    wrap_state,
+)
+
+from neurocompile.integer import Geometry, IntegerNetwork, IntegerNeurons, IntegerSynapses
+
+
+def neurons(**changes: Any) -> IntegerNeurons:
+    values: dict[str, Any] = {
+        "name": "n", "shape": (1,), "du": 4095, "dv": 2048, "threshold": 100,
+        "bias_mantissa": np.zeros(1), "bias_exponent": 0, "scale": 1.0,
+    }
+    return IntegerNeurons(**{**values, **changes})
+
+
+def state(u: int = 0, v: int = 0) -> NeuronState:
+    return NeuronState(np.array([u]), np.array([v]))
+
+
+def test_the_tet_neuron_in_units_of_ten() -> None:
+    """tau .5, Vth 1, I = .6 .8 0 1 1.2 2 (in tenths): u[4] is exactly 1 and must not fire."""
+    current = state()
+    spikes, membranes = [], []
+    for arriving in (6, 8, 0, 10, 12, 20):
+        fired, membrane = step_neurons(neurons(threshold=10), current, np.array([arriving]))
+        spikes.append(int(fired[0]))
+        membranes.append(int(membrane[0]) / 64)
+
+    assert spikes == [0, 1, 0, 0, 1, 1]
+    assert membranes == [6, 11, 0, 10, 17, 20]
+
+
+def test_decay_rounds_toward_zero_on_both_sides() -> None:
+    assert trunc12(np.array([4095, -4095, 4096, -4097])).tolist() == [0, 0, 1, -1]
+
+
+def test_current_decays_with_du_plus_one_and_voltage_with_dv() -> None:
+    current = state(u=4096, v=4096)
+
+    step_neurons(neurons(du=1023, dv=1024, threshold=100000), current, np.array([0]))
+
+    assert current.u[0] == 3072
+    assert current.v[0] == 3072 + 3072
+
+
+def test_u_wraps_once_and_is_counted() -> None:
+    current = state()
+
+    step_neurons(neurons(threshold=131071), current, np.array([131073]))
+
+    assert current.u[0] == 131073 * 64 - 2**24
+    assert current.counters.u_wraps == 1
+
+
+@pytest.mark.parametrize(
+    ("x", "u"), [(2**23, 2**23), (2**23 + 1, 2**23 + 1 - 2**24), (-(2**23), 2**23), (1 - 2**23, 1 - 2**23)]
+)
+def test_the_ends_of_the_wrap(x: int, u: int) -> None:
+    assert wrap_state(np.array([x]))[0] == u
+
+
+def test_v_saturates_below_and_is_counted() -> None:
+    current = state(v=-(2**23 - 1))
+
+    step_neurons(neurons(dv=0), current, np.array([-1]))
+
+    assert current.v[0] == -(2**23 - 1)
+    assert current.counters.v_saturations_low == 1
+
+
+def test_input_sums_wrap_at_32_bits_and_are_counted() -> None:
+    current = state()
+
+    step_neurons(neurons(), current, np.array([2**31 + 5]))
+
+    assert current.counters.current_wraps == 1
+    assert wrap_int32(np.array([2**31]))[0] == -(2**31)
+
+
+def test_a_membrane_at_its_threshold_does_not_fire() -> None:
+    assert step_neurons(neurons(threshold=7), state(), np.array([7]))[0][0] == 0
+    assert step_neurons(neurons(threshold=7), state(), np.array([8]))[0][0] == 1
+
+
+def test_a_spike_resets_v_but_not_u() -> None:
+    current = state()
+
+    step_neurons(neurons(du=0, threshold=1), current, np.array([5]))
+
+    assert current.v[0] == 0
+    assert current.u[0] == 320
+
+
+def test_negative_bias_exponents_shift_down() -> None:
+    assert neurons(bias_mantissa=np.array([-3]), bias_exponent=-1).bias.tolist() == [-2]
+    assert neurons(bias_mantissa=np.array([-3]), bias_exponent=2).bias.tolist() == [-12]
+
+
+def test_delays_keep_spikes_back(one_layer: Callable[..., IntegerNetwork]) -> None:
+    network = one_layer([[200, 200]], delay=[0, 2], dv=4096)
+    spikes = np.array([[[1, 0], [0, 1], [0, 0], [0, 0]]])
+
+    trace = execute(network, {"in": spikes}, samples=1, steps=4, record=["out"])
+
+    assert trace.spikes["out"].ravel().tolist() == [1, 0, 0, 1]
+
+
+def test_delays_are_shifted_apart(one_layer: Callable[..., IntegerNetwork]) -> None:
+    """Lava's DelayDense shifts each delay's sum: -3 >> 1 twice is -4, -6 >> 1 would be -3."""
+    network = one_layer([[-3, -3]], delay=[0, 1], dv=4096, threshold=0)
+    halved = replace(network, synapses=(replace(network.synapses[0], exponent=-1),))
+    spikes = np.array([[[0, 1], [1, 0]]])
+
+    traces = [
+        execute(each, {"in": spikes}, samples=1, steps=2, record=["membrane/out"])
+        for each in (network, halved)
+    ]
+
+    assert traces[0].membrane["out"].ravel().tolist() == [0, -6 * 64]
+    assert traces[1].membrane["out"].ravel().tolist() == [0, -4 * 64]
+
+
+def test_shifts_round_down_on_the_chip_and_to_nearest_on_the_host() -> None:
+    sums = np.array([-3, 3, 5])
+
+    assert shift(sums, -1, to_nearest=False).tolist() == [-2, 1, 2]
+    assert shift(sums, -1, to_nearest=True).tolist() == [-1, 2, 3]
+    assert shift(sums, 1, to_nearest=False).tolist() == [-6, 6, 10]
+
+
+def test_sums_beyond_exact_floats_are_refused() -> None:
+    group = IntegerSynapses("w", "a", "b", np.array([[2**30]]))
+
+    with pytest.raises(OverflowError, match=r"sums of 'w' could reach .* beyond 2\^53"):
+        accumulate(group, np.array([[2**30]]), (1,))
+
+
+@given(st.data())
+def test_convolution_equals_its_sum_over_taps(data: Any) -> None:
+    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    groups = draw(1, 2)
+    geometry = Geometry((draw(1, 3), draw(1, 2)), (draw(0, 2), draw(0, 2)), (draw(1, 2), draw(1, 2)), groups)
+    generator = np.random.default_rng(draw(0, 2**16))
+    channels, out = groups * draw(1, 2), groups * draw(1, 2)
+    x = generator.integers(-9, 9, (1, channels, 7, 6))
+    weight = generator.integers(-256, 255, (out, channels // groups, draw(1, 3), draw(1, 2)))
+    padded = np.pad(x[0], ((0, 0), *((p, p) for p in geometry.padding)))
+    reach = [d * (k - 1) + 1 for d, k in zip(geometry.dilation, weight.shape[2:], strict=True)]
+    size = [
+        (extent - r) // s + 1
+        for extent, r, s in zip(padded.shape[1:], reach, geometry.stride, strict=True)
+    ]
+    expected = np.zeros((out, *size), np.int64)
+    for o, row, column in np.ndindex(*expected.shape):
+        first = o // (out // groups) * (channels // groups)
+        for i, kr, kc in np.ndindex(*weight.shape[1:]):
+            h = row * geometry.stride[0] + kr * geometry.dilation[0]
+            w = column * geometry.stride[1] + kc * geometry.dilation[1]
+            expected[o, row, column] += weight[o, i, kr, kc] * padded[first + i, h, w]
+
+    sums = accumulate(IntegerSynapses("w", "a", "b", weight, geometry), x, expected.shape)
+
+    np.testing.assert_array_equal(sums[0], expected)
+
+
+def test_samples_are_independent(one_layer: Callable[..., IntegerNetwork]) -> None:
+    generator = np.random.default_rng(0)
+    network = one_layer(generator.integers(-128, 127, (5, 6)) * 2)
+    spikes = generator.integers(0, 2, (130, 7, 6))
+
+    together = execute(network, {"in": spikes}, samples=130, steps=7, record=["out"])
+    alone = execute(network, {"in": spikes[129:]}, samples=1, steps=7, record=["out"])
+
+    np.testing.assert_array_equal(together.spikes["out"][129:], alone.spikes["out"])
