@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from neurocompile.data import InputRange
-from neurocompile.integer import Geometry, IntegerInput, IntegerNetwork, IntegerNeurons, IntegerSynapses
+from neurocompile.integer import (
+    Geometry,
+    IntegerInput,
+    IntegerNetwork,
+    IntegerNeurons,
+    IntegerSynapses,
+)
 from neurocompile.ir import LIF, Conv2d, Dense, Flatten, Input, Network, Node, Output, Pool2d
 from neurocompile.program import Program
 
@@ -91,9 +97,7 @@ def chain() -> Callable[..., Network]:
         names = ["input", *nodes, "output"]
         edges = tuple(zip(names, names[1:], strict=False))
         everything: dict[str, Node] = {"input": Input(input_shape, input_range), **nodes}
-        shape = Network(
-            {**everything, "output": Output((1,))}, edges, steps
-        ).shapes[names[-2]]
+        shape = Network({**everything, "output": Output((1,))}, edges, steps).shapes[names[-2]]
         return Network({**everything, "output": Output(shape)}, edges, steps)
 
     return make
@@ -124,7 +128,8 @@ def draw_network(lif: Callable[..., LIF], chain: Callable[..., Network]) -> Call
         for number in range(1, data.draw(st.integers(1, 2), label="stages") + 1):
             groups = choose("groups", [g for g in (1, 2) if shape[0] % g == 0])
             out = choose("out", [2, 4])
-            kernel = (choose("kernel h", [1, 2, 3]), choose("kernel w", [1, 3]))
+            heights = [size for size in (1, 2, 3) if size <= shape[1]]
+            kernel = (choose("kernel h", heights), choose("kernel w", [1, 3]))
             conv = Conv2d(
                 dyadic(data, (out, shape[0] // groups, *kernel)),
                 dyadic(data, (out,)),
@@ -137,7 +142,9 @@ def draw_network(lif: Callable[..., LIF], chain: Callable[..., Network]) -> Call
             shape = trial.shapes["conv"]
             nodes[f"conv{number}"] = conv
             nodes[f"lif{number}"] = lif(
-                shape, decay=choose("decay", [0.0, 0.5, 0.75, 1.0]), threshold=choose("threshold", [0.5, 1.0])
+                shape,
+                decay=choose("decay", [0.0, 0.5, 0.75, 1.0]),
+                threshold=choose("threshold", [0.5, 1.0]),
             )
             can_pool = all(extent % 2 == 0 for extent in shape[1:])
             if can_pool and data.draw(st.booleans(), label="pool"):
@@ -195,7 +202,15 @@ def one_layer() -> Callable[..., IntegerNetwork]:
             (
                 IntegerInput("in", input_shape or weight.shape[1:], 1.0, minimum, maximum, True),
                 IntegerNeurons(
-                    "out", shape or weight.shape[:1], du, dv, threshold, np.array(bias), bias_exponent, 1.0, readout
+                    "out",
+                    shape or weight.shape[:1],
+                    du,
+                    dv,
+                    threshold,
+                    np.array(bias),
+                    bias_exponent,
+                    1.0,
+                    readout,
                 ),
             ),
             (IntegerSynapses("w", "in", "out", weight, geometry, delay=delay),),

@@ -214,10 +214,10 @@ def _read_nodes(
             continue
         try:
             nodes[name] = reader(fields, conventions)
-        except _MalformedError as error:
-            problems += [(NirFormatError, Problem(name, *reason)) for reason in error.reasons]
         except _UndecidedError as error:
             problems += [(UnsupportedError, Problem(name, *reason)) for reason in error.reasons]
+        except _MalformedError as error:
+            problems += [(NirFormatError, Problem(name, *reason)) for reason in error.reasons]
     return nodes, problems
 
 

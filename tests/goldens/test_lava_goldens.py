@@ -48,7 +48,9 @@ def test_dense_layer_of_lava_dl(shared_data: Path) -> None:
         ("out",),
     )
 
-    trace = execute(network, {"in": spikes.T[None].astype(np.int64)}, samples=1, steps=2000, record=["out"])
+    trace = execute(
+        network, {"in": spikes.T[None].astype(np.int64)}, samples=1, steps=2000, record=["out"]
+    )
 
     # The connection delivers one step later; the layer-by-layer clock has that removed.
     np.testing.assert_array_equal(trace.spikes["out"][0, :-1].T, expected[:, 1:])
@@ -63,14 +65,19 @@ def test_tinynet_with_its_input_in_the_biases(shared_data: Path) -> None:
         layers = [file[f"layer/{number}"] for number in range(3)]
         biases = [layer["bias"][()].astype(int).reshape(-1, 1, 1) for layer in layers[1:]]
         populations = (
-            netx_neurons(layers[0], "l0", (3, 16, 16), recorded["input_bias_xyc"].transpose(2, 1, 0)),
+            netx_neurons(
+                layers[0], "l0", (3, 16, 16), recorded["input_bias_xyc"].transpose(2, 1, 0)
+            ),
             netx_neurons(layers[1], "l1", (24, 6, 6), biases[0]),
             netx_neurons(layers[2], "l2", (36, 1, 1), biases[1]),
         )
         synapses = tuple(
             IntegerSynapses(
-                f"w{number}", f"l{number - 1}", f"l{number}",
-                layers[number]["weight"][()][..., 0].astype(int), Geometry(stride=(2, 2)),
+                f"w{number}",
+                f"l{number - 1}",
+                f"l{number}",
+                layers[number]["weight"][()][..., 0].astype(int),
+                Geometry(stride=(2, 2)),
             )
             for number in (1, 2)
         )
@@ -116,7 +123,9 @@ def test_ntidigits_with_axonal_delays(shared_data: Path) -> None:
 
 def test_loihi_2_silicon(shared_data: Path) -> None:
     """The NIR paper's LIF, recorded on the chip: w 10, dv 163, du 4095, vth 25."""
-    recorded = np.loadtxt(shared_data / "goldens/nirpaper_lif/lif_lava_loihi_fixed.csv", delimiter=",")
+    recorded = np.loadtxt(
+        shared_data / "goldens/nirpaper_lif/lif_lava_loihi_fixed.csv", delimiter=","
+    )
     network = IntegerNetwork(
         (
             IntegerInput("in", (1,), 1.0, 0, 1, True),

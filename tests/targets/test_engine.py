@@ -26,8 +26,14 @@ from neurocompile.integer import Geometry, IntegerNetwork, IntegerNeurons, Integ
 
 def neurons(**changes: Any) -> IntegerNeurons:
     values: dict[str, Any] = {
-        "name": "n", "shape": (1,), "du": 4095, "dv": 2048, "threshold": 100,
-        "bias_mantissa": np.zeros(1), "bias_exponent": 0, "scale": 1.0,
+        "name": "n",
+        "shape": (1,),
+        "du": 4095,
+        "dv": 2048,
+        "threshold": 100,
+        "bias_mantissa": np.zeros(1),
+        "bias_exponent": 0,
+        "scale": 1.0,
     }
     return IntegerNeurons(**{**values, **changes})
 
@@ -72,7 +78,8 @@ def test_u_wraps_once_and_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "u"), [(2**23, 2**23), (2**23 + 1, 2**23 + 1 - 2**24), (-(2**23), 2**23), (1 - 2**23, 1 - 2**23)]
+    ("x", "u"),
+    [(2**23, 2**23), (2**23 + 1, 2**23 + 1 - 2**24), (-(2**23), 2**23), (1 - 2**23, 1 - 2**23)],
 )
 def test_the_ends_of_the_wrap(x: int, u: int) -> None:
     assert wrap_state(np.array([x]))[0] == u
@@ -158,7 +165,9 @@ def test_sums_beyond_exact_floats_are_refused() -> None:
 def test_convolution_equals_its_sum_over_taps(data: Any) -> None:
     draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
     groups = draw(1, 2)
-    geometry = Geometry((draw(1, 3), draw(1, 2)), (draw(0, 2), draw(0, 2)), (draw(1, 2), draw(1, 2)), groups)
+    geometry = Geometry(
+        (draw(1, 3), draw(1, 2)), (draw(0, 2), draw(0, 2)), (draw(1, 2), draw(1, 2)), groups
+    )
     generator = np.random.default_rng(draw(0, 2**16))
     channels, out = groups * draw(1, 2), groups * draw(1, 2)
     x = generator.integers(-9, 9, (1, channels, 7, 6))

@@ -1,0 +1,319 @@
+"""Reading NIR files: what they mean, what they leave open, and files that must be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nir
+import numpy as np
+import pytest
+
+from neurocompile.errors import NeurocompileError, NirFormatError, OptionError, UnsupportedError
+from neurocompile.frontend.from_nir import from_nir
+from neurocompile.ir import LIF, Conv2d, Dense, Pool2d
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a chain of NIR nodes between an input and an output."""
+
+    def make(
+        nodes: dict[str, Any], shape: tuple[int, ...], out: tuple[int, ...], **metadata: Any
+    ) -> Path:
+        names = ["input", *nodes, "output"]
+        graph = nir.NIRGraph(
+            nodes={
+                "input": nir.Input({"input": np.array(shape)}),
+                **nodes,
+                "output": nir.Output({"output": np.array(out)}),
+            },
+            edges=list(zip(names, names[1:], strict=False)),
+            metadata=metadata,
+            type_check=False,
+        )
+        path = tmp_path / "graph.nir"
+        nir.write(path, graph)
+        return path
+
+    return make
+
+
+def lif_node(size: int = 2, tau: float = 2e-4, r: float = 2.0) -> nir.LIF:
+    full = np.full(size, 1.0)
+    return nir.LIF(tau=tau * full, r=r * full, v_leak=0 * full, v_threshold=full, v_reset=0 * full)
+
+
+def affine(out: int = 2, size: int = 2) -> nir.Affine:
+    return nir.Affine(weight=np.ones((out, size)), bias=np.arange(float(out)))
+
+
+def test_forward_euler_gives_decay_and_gain(write: Write) -> None:
+    path = write({"fc": affine(), "lif": lif_node()}, (2,), (2,))
+
+    imported = from_nir(path, dt=1e-4)
+
+    node = imported.network.nodes["lif"]
+    assert isinstance(node, LIF)
+    assert node.decay.tolist() == [0.5, 0.5]
+    assert node.gain.tolist() == [1.0, 1.0]
+    assert node.reset == "zero"
+    assert imported.inferred["dt"] == "0.0001, as asked for"
+    assert imported.inferred["reset"].startswith("to v_reset")
+    assert imported.inferred["input"].startswith("spikes, 0 or 1")
+
+
+def test_if_neurons_have_no_leak(write: Write) -> None:
+    full = np.ones(2)
+    node = nir.IF(r=1e4 * full, v_threshold=full, v_reset=0 * full)
+
+    network = from_nir(write({"fc": affine(), "if": node}, (2,), (2,)), dt=1e-4).network
+
+    found = network.nodes["if"]
+    assert isinstance(found, LIF)
+    assert found.decay.tolist() == [1.0, 1.0]
+    assert found.gain.tolist() == [1.0, 1.0]
+
+
+def test_convolutions_pools_and_shapes_are_ours(write: Write) -> None:
+    """nir 1.0.8 gets the output of a 3x5 kernel and of groups wrong; we do not ask it."""
+    conv = nir.Conv2d(
+        input_shape=(10, 10),
+        weight=np.ones((4, 1, 3, 5)),
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups=2,
+        bias=np.zeros(4),
+    )
+    pool = nir.AvgPool2d(
+        kernel_size=np.array([2, 2]), stride=np.array([2, 2]), padding=np.array([0, 0])
+    )
+
+    network = from_nir(write({"conv": conv, "pool": pool}, (2, 10, 10), (4, 4, 3))).network
+
+    assert network.shapes["conv"] == (4, 8, 6)
+    assert network.shapes["pool"] == (4, 4, 3)
+    found = network.nodes["pool"]
+    assert isinstance(found, Pool2d)
+    assert found.scale == 0.25
+    assert isinstance(network.nodes["conv"], Conv2d)
+
+
+def test_same_padding_is_written_out(write: Write) -> None:
+    conv = nir.Conv2d(
+        input_shape=(6, 6),
+        weight=np.ones((1, 1, 5, 3)),
+        stride=1,
+        padding="same",
+        dilation=1,
+        groups=1,
+        bias=np.zeros(1),
+    )
+
+    node = from_nir(write({"conv": conv}, (1, 6, 6), (1, 6, 6))).network.nodes["conv"]
+
+    assert isinstance(node, Conv2d)
+    assert node.padding == (2, 1)
+
+
+def test_a_missing_time_step_is_asked_for(write: Write) -> None:
+    path = write({"fc": affine(), "lif": lif_node()}, (2,), (2,))
+
+    with pytest.raises(
+        UnsupportedError, match="layer 'lif' needs the time step.*give it with --dt"
+    ):
+        from_nir(path)
+
+
+def test_a_missing_reset_is_asked_for(write: Write) -> None:
+    path = write({"fc": affine(), "lif": lif_node()}, (2,), (2,))
+    with h5py.File(path, "a") as file:
+        del file["node/nodes/lif/v_reset"]
+
+    with pytest.raises(
+        UnsupportedError, match="can reset to zero or subtract.*--reset zero or --reset subtract"
+    ):
+        from_nir(path, dt=1e-4)
+    node = from_nir(path, dt=1e-4, reset="subtract").network.nodes["lif"]
+    assert isinstance(node, LIF)
+    assert node.reset == "subtract"
+
+
+def test_a_step_longer_than_the_time_constant_is_refused(write: Write) -> None:
+    path = write({"fc": affine(), "lif": lif_node()}, (2,), (2,))
+
+    with pytest.raises(
+        NirFormatError,
+        match="layer 'lif' needs a time step of at most its time constant, 0.0002 s, but dt is 0.001 s",
+    ):
+        from_nir(path, dt=1e-3)
+
+
+def test_metadata_of_strangers_is_not_trusted(write: Write) -> None:
+    path = write({"fc": affine(), "lif": lif_node()}, (2,), (2,), dt=1e-4, framework="someone")
+
+    with pytest.raises(UnsupportedError, match="needs the time step"):
+        from_nir(path)
+    with pytest.raises(OptionError, match="--profile ours needs a file of neurocompile"):
+        from_nir(path, profile="ours")
+
+
+def test_all_problems_come_together(write: Write) -> None:
+    bad_lif = lif_node()
+    nodes = {
+        "nan": nir.Affine(weight=np.array([[np.nan, 1], [1, 1]]), bias=np.zeros(2)),
+        "threshold": nir.Threshold(threshold=np.ones(2)),
+        "short": nir.Affine(weight=np.ones((2, 2)), bias=np.zeros(3)),
+        "lif": bad_lif,
+    }
+
+    with pytest.raises(NirFormatError) as raised:
+        from_nir(write(nodes, (2,), (2,)))
+
+    text = str(raised.value)
+    assert "4 problems" in text
+    assert "layer 'nan' needs finite numbers in 'weight', but 1 of 4 are NaN or infinite" in text
+    assert (
+        "layer 'threshold' is a 'Threshold' node, but that cannot be compiled: supported are Input"
+        in text
+    )
+    assert "layer 'short' needs a bias of shape (2,), but it has (3,)" in text
+    assert "layer 'lif' needs the time step" in text
+
+
+def test_shapes_that_do_not_fit_are_named(write: Write) -> None:
+    with pytest.raises(
+        NirFormatError, match=r"layer 'b' needs an input of shape \(3,\), but gets \(2,\)"
+    ):
+        from_nir(write({"a": affine(), "b": affine(2, 3)}, (2,), (2,)))
+
+
+def test_dangling_edges_and_unfed_nodes_are_named(write: Write) -> None:
+    path = write({"a": affine()}, (2,), (2,))
+    with h5py.File(path, "a") as file:
+        del file["node/edges"]
+        file["node/edges"] = np.array([["input", "a"], ["a", "gone"]], dtype="S")
+
+    with pytest.raises(
+        NirFormatError, match="edge a -> gone needs a node 'gone', but there is none"
+    ) as raised:
+        from_nir(path)
+    assert "layer 'output' needs an input, but nothing feeds it" in str(raised.value)
+
+
+def test_recurrence_is_refused_by_name(write: Write) -> None:
+    path = write({"a": affine(), "lif": lif_node()}, (2,), (2,))
+    with h5py.File(path, "a") as file:
+        edges = [["input", "a"], ["a", "lif"], ["lif", "a"], ["lif", "output"]]
+        del file["node/edges"]
+        file["node/edges"] = np.array(edges, dtype="S")
+
+    with pytest.raises(
+        NirFormatError, match="the network has a cycle: .*recurrence is not supported yet"
+    ):
+        from_nir(path, dt=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"profile": "norse"}, "there is no profile 'norse'"),
+        ({"reset": "soft"}, "there is no reset 'soft'"),
+        ({"dt": -1.0}, "--dt must be a positive number"),
+    ],
+)
+def test_impossible_options_are_refused(write: Write, options: dict[str, Any], text: str) -> None:
+    with pytest.raises(OptionError, match=text):
+        from_nir(write({"a": affine()}, (2,), (2,)), **options)
+
+
+def test_what_is_no_nir_file_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.nir"
+    text.write_text("hello")
+    empty = tmp_path / "empty.nir"
+    h5py.File(empty, "w").close()
+
+    with pytest.raises(NirFormatError, match=r"text.nir' is not a NIR file"):
+        from_nir(text)
+    with pytest.raises(NirFormatError, match="is an HDF5 file, but not a NIR graph"):
+        from_nir(empty)
+    with pytest.raises(NirFormatError, match="there is no file"):
+        from_nir(tmp_path / "none.nir")
+
+
+def test_a_truncated_file_is_refused(write: Write) -> None:
+    path = write({"a": affine()}, (2,), (2,))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    with pytest.raises(NirFormatError, match="is not a NIR file"):
+        from_nir(path)
+
+
+def plant_external_link(node: Any) -> None:
+    node["stolen"] = h5py.ExternalLink("/etc/hostname", "/")
+
+
+def plant_soft_link(node: Any) -> None:
+    node["loop"] = h5py.SoftLink("/node")
+
+
+def plant_external_storage(node: Any) -> None:
+    node.create_dataset("raw", (8,), "u1", external=[("/etc/hostname", 0, 8)])
+
+
+def plant_terabytes(node: Any) -> None:
+    node.create_dataset("huge", (1 << 40,), "f8", chunks=(1 << 20,), compression="gzip")
+
+
+def plant_objects(node: Any) -> None:
+    node.create_dataset("reference", data=node.ref, dtype=h5py.ref_dtype)
+
+
+@pytest.mark.parametrize(
+    ("plant", "text"),
+    [
+        (plant_external_link, "is a link"),
+        (plant_soft_link, "is a link"),
+        (plant_external_storage, "keeps its data in another file"),
+        (plant_terabytes, "declares far more data than the file holds"),
+        (plant_objects, "neither numbers nor text"),
+    ],
+)
+def test_hostile_files_are_refused(write: Write, plant: Callable[[Any], None], text: str) -> None:
+    path = write({"a": affine()}, (2,), (2,))
+    with h5py.File(path, "a") as file:
+        plant(file["node"])
+
+    with pytest.raises(NirFormatError, match=text):
+        from_nir(path)
+
+
+def test_random_damage_never_escapes_the_error_tree(write: Write) -> None:
+    """A changed byte may go unnoticed or be refused, but nothing else may happen."""
+    path = write({"fc": affine(), "lif": lif_node()}, (2,), (2,))
+    content = path.read_bytes()
+    generator = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        for place in generator.integers(0, len(content), 3):
+            damaged[place] = generator.integers(0, 256)
+        path.write_bytes(bytes(damaged))
+        try:
+            from_nir(path, dt=1e-4)
+        except NeurocompileError:
+            refused += 1
+    assert refused > 10
+
+
+@pytest.mark.parametrize("name", ["lif_norse", "cnn_sinabs"])
+def test_third_party_graphs_are_read(shared_data: Path, name: str) -> None:
+    network = from_nir(shared_data / f"nir/{name}.nir", dt=1e-4, reset="zero").network
+
+    assert network.of_type(LIF)
+    assert network.of_type(Dense)
