@@ -59,11 +59,11 @@ class LavaExecutor:
     """
 
     def __init__(self, program: Program) -> None:
+        self._session: _Session | None = None
         lava_python()
         self.program = program
         layout: dict[str, Any] = json.loads(program.extra_files[LAYOUT])
         self.layout = layout
-        self._session: _Session | None = None
 
     def run(
         self,

@@ -1,0 +1,159 @@
+"""Program directories: complete, checked, and refused when anything about them is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from neurocompile.errors import OptionError, ProgramFormatError
+from neurocompile.ir import LIF, Dense, Network
+from neurocompile.pipeline import CompileOptions, compile_network
+from neurocompile.program import load, npz_bytes, read_tensors
+from neurocompile.target import find
+
+
+@pytest.fixture
+def directory(tmp_path: Path, lif: Callable[..., LIF], chain: Callable[..., Network]) -> Path:
+    network = chain(
+        (2,), {"fc": Dense(np.array([[0.5, -0.25]]), np.ones(1)), "lif": lif((1,))}, steps=4
+    )
+    path = tmp_path / "program"
+    compile_network(network, find("loihi2"), CompileOptions()).save(path)
+    return path
+
+
+def test_a_program_directory_says_in_words_what_it_holds(directory: Path) -> None:
+    manifest = json.loads((directory / "program.json").read_text())
+
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "loihi2.json", "loihi2.npz", "program.json", "tensors.npz",
+    ]  # fmt: skip
+    assert manifest["populations"][1]["threshold"] == 508
+    assert manifest["synapses"][0]["computed_by"] == "chip"
+    assert manifest["first_layer"]["computed_by"] == "spikes"
+    assert manifest["bounds"][0]["current_limit"] == 131071
+    assert manifest["schedule"] == {"depth": {"input": 0, "lif": 1}, "gap": 0}
+    assert set(manifest["checksums"]) == {"loihi2.json", "loihi2.npz", "tensors.npz"}
+
+
+def test_a_missing_a_changed_and_a_cut_file_are_told_together(directory: Path) -> None:
+    (directory / "loihi2.npz").unlink()
+    tensors = directory / "tensors.npz"
+    tensors.write_bytes(tensors.read_bytes()[:-20])
+    (directory / "loihi2.json").write_text("{}")
+
+    with pytest.raises(ProgramFormatError) as raised:
+        load(directory)
+
+    text = str(raised.value)
+    assert "3 problems" in text
+    assert "needs the file 'loihi2.npz', but it is missing: export it again" in text
+    assert "tensors.npz' was changed or cut short, but its checksum differs" in text
+    assert "loihi2.json' was changed or cut short" in text
+
+
+def test_a_changed_manifest_is_refused(directory: Path) -> None:
+    manifest = directory / "program.json"
+    manifest.write_text(manifest.read_text().replace('"threshold": 508', '"threshold": 509'))
+
+    with pytest.raises(ProgramFormatError, match="program.json' was changed after it was written"):
+        load(directory)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "program.json' is damaged"),
+        ("[]", "is not a manifest of neurocompile"),
+        (
+            '{"format": "neurocompile program", "version": 99}',
+            "must be of version 1, but it is 99: export it again",
+        ),
+        ("[" * 100_000, "program.json' is damaged"),
+    ],
+)
+def test_other_manifests_are_refused(directory: Path, text: str, message: str) -> None:
+    (directory / "program.json").write_text(text)
+
+    with pytest.raises(ProgramFormatError, match=message):
+        load(directory)
+
+
+def test_what_is_no_program_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ProgramFormatError, match="is not a program directory: it has no program.json"
+    ):
+        load(tmp_path)
+
+
+def test_pickles_in_tensors_are_refused() -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, w=np.array([{"a": 1}], dtype=object))
+
+    with pytest.raises(
+        ValueError, match=r"Object arrays cannot be loaded|larger than the manifest"
+    ):
+        read_tensors(buffer.getvalue(), {"w": ((1,), "int8")})
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w.npy", b"\x93NUMPY" + bytes(50_000_000))
+
+    with pytest.raises(ValueError, match="tensor 'w' is larger than the manifest says"):
+        read_tensors(buffer.getvalue(), {"w": ((2,), "int8")})
+
+
+def test_tensors_of_another_shape_type_or_name_are_refused() -> None:
+    content = npz_bytes({"w": np.zeros(4, np.int16)})
+
+    with pytest.raises(ValueError, match=r"tensor 'w' is int16 \(4,\), not int16 \(2, 2\)"):
+        read_tensors(content, {"w": ((2, 2), "int16")})
+    with pytest.raises(ValueError, match="does not hold the tensors"):
+        read_tensors(content, {"v": ((4,), "int16")})
+
+
+def test_a_program_replaces_a_program_but_nothing_else(directory: Path, tmp_path: Path) -> None:
+    program = load(directory)
+    program.save(directory)
+    strange = tmp_path / "mine"
+    strange.mkdir()
+    (strange / "thesis.txt").write_text("two years of work")
+
+    with pytest.raises(OptionError, match="mine' exists and was not written by neurocompile"):
+        program.save(strange)
+
+    assert (strange / "thesis.txt").read_text() == "two years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "program"]
+
+
+def test_a_failed_save_leaves_the_old_program(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (directory / "program.json").read_bytes()
+    program = load(directory)
+
+    def fail(*_arguments: Any, **_options: Any) -> str:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(json, "dumps", fail)
+    with pytest.raises(OSError, match="disk full"):
+        program.save(directory)
+
+    assert (directory / "program.json").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["program"]
+
+
+def test_a_moved_program_still_loads(directory: Path, tmp_path: Path) -> None:
+    shutil.move(directory, tmp_path / "elsewhere")
+
+    assert load(tmp_path / "elsewhere").target == "loihi2"
