@@ -1,0 +1,73 @@
+"""Settings: presets, files, overrides, and every mistake told at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from neurocompile.errors import OptionError
+from neurocompile.training.config import resolve
+
+
+def test_the_preset_is_tet() -> None:
+    settings = resolve(preset="digits")
+
+    assert settings.loss.mse_weight == 0.05
+    assert settings.timesteps == 4
+    assert settings.data == "digits"
+
+
+def test_overrides_reach_inwards_and_arguments_win() -> None:
+    settings = resolve(
+        preset="digits",
+        overrides=["neuron.tau=0.25", "epochs=3", "data=mine.npz"],
+        epochs=5,
+        seed=None,
+    )
+
+    assert settings.neuron.tau == 0.25
+    assert settings.epochs == 5
+    assert settings.data == "mine.npz"
+
+
+def test_resolved_settings_are_a_configuration_file_again(tmp_path: Path) -> None:
+    settings = resolve(preset="digits", seed=7)
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(settings.model_dump(mode="json")))
+
+    assert resolve(config=path) == settings
+
+
+def test_toml_files_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("epochs = 2\nlearning_rate = 0.01\nstages = [{channels = 4, kernel = 3}]\n")
+
+    assert resolve(config=path).stages[0].channels == 4
+
+
+def test_all_mistakes_are_told_with_the_nearest_names() -> None:
+    with pytest.raises(OptionError) as raised:
+        resolve(preset="digits", overrides=["epoch=3", "neuron.tau=1.5", "neuron.treshold=1"])
+
+    text = str(raised.value)
+    assert "3 problems" in text
+    assert "there is no setting 'epoch': did you mean epochs" in text
+    assert "there is no setting 'neuron.treshold': did you mean neuron.threshold" in text
+    assert "setting 'neuron.tau' is 1.5: Input should be less than or equal to 1" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"preset": "mnist"}, "there is no preset 'mnist': choose from digits"),
+        ({"preset": "digits", "overrides": ["epochs"]}, "--set needs key=value, got 'epochs'"),
+        ({"config": Path("none.toml")}, "cannot read the configuration 'none.toml'"),
+        ({"preset": "digits", "config": Path("x.toml")}, "either a preset or a configuration file"),
+        ({"preset": "digits", "overrides": ["epochs.x=1"]}, "'epochs' has no settings of its own"),
+    ],
+)
+def test_impossible_requests_are_refused(arguments: dict[str, object], text: str) -> None:
+    with pytest.raises(OptionError, match=text):
+        resolve(**arguments)  # type: ignore[arg-type]
