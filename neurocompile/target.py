@@ -69,10 +69,25 @@ class Executor(Protocol):
 class Target(Protocol):
     """One kind of hardware or simulator. Attributes are plain data, importable without an SDK."""
 
-    name: str
-    summary: str
-    limits: Limits
-    options: Mapping[str, Option]
+    @property
+    def name(self) -> str:
+        """What `--target` calls it."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """What it is, in a line."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """What its integers can hold."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, Option]:
+        """What can be chosen at export, by name."""
+        ...
 
     def check(self, program: Program) -> list[Problem]:
         """Return everything in `program` that this target cannot do."""

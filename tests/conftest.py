@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -95,7 +96,7 @@ def chain() -> Callable[..., Network]:
         input_range: InputRange | None = None,
     ) -> Network:
         names = ["input", *nodes, "output"]
-        edges = tuple(zip(names, names[1:], strict=False))
+        edges = tuple(itertools.pairwise(names))
         everything: dict[str, Node] = {"input": Input(input_shape, input_range), **nodes}
         shape = Network({**everything, "output": Output((1,))}, edges, steps).shapes[names[-2]]
         return Network({**everything, "output": Output(shape)}, edges, steps)
@@ -117,7 +118,9 @@ def draw_network(lif: Callable[..., LIF], chain: Callable[..., Network]) -> Call
         return generator.integers(-64, 96, shape) / 64
 
     def draw(data: Any, *, graded: bool | None = None) -> Network:
-        choose = lambda label, options: data.draw(st.sampled_from(options), label=label)  # noqa: E731
+        def choose(label: str, options: Any) -> Any:
+            return data.draw(st.sampled_from(options), label=label)
+
         channels = choose("channels", [1, 2, 4])
         shape: tuple[int, ...] = (channels, choose("height", [4, 6, 8]), choose("width", [4, 6]))
         if graded is None:
@@ -172,7 +175,7 @@ def draw_inputs() -> Callable[..., NDArray[np.float64]]:
         generator = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), label="inputs"))
         least, most = round(limits.minimum / limits.step), round(limits.maximum / limits.step)
         shape = (samples, network.steps or 4, *node.shape)
-        return generator.integers(least, most + 1, shape) * limits.step
+        return np.asarray(generator.integers(least, most + 1, shape) * limits.step, np.float64)
 
     return draw
 

@@ -13,9 +13,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from neurocompile.data import InputRange
 from neurocompile.errors import DataError, NeurocompileError, OptionError
 from neurocompile.ir import LIF, Conv2d, Dense, Flatten, Network, Pool2d
-from neurocompile.data import InputRange
 from neurocompile.pipeline import CompileOptions, compile_network
 from neurocompile.program import Program, load
 from neurocompile.target import find, installed, resolve_options

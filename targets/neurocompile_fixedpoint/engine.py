@@ -175,7 +175,11 @@ def input_sum(
         parts = [np.where(synapses.delay == delay, history[delay], 0) for delay in delays]
     return sum(
         (
-            shift(accumulate(synapses, x, target_shape), synapses.exponent, to_nearest=synapses.on_host)
+            shift(
+                accumulate(synapses, x, target_shape),
+                synapses.exponent,
+                to_nearest=synapses.on_host,
+            )
             for x in parts
         ),
         np.zeros((), np.int64),

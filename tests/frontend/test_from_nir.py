@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def write(tmp_path: Path) -> Write:
                 **nodes,
                 "output": nir.Output({"output": np.array(out)}),
             },
-            edges=list(zip(names, names[1:], strict=False)),
+            edges=list(itertools.pairwise(names)),
             metadata=metadata,
             type_check=False,
         )

@@ -103,7 +103,7 @@ def test_ntidigits_with_axonal_delays(shared_data: Path) -> None:
         for number in (2, 3, 4):
             layer, before = file[f"layer/{number}"], file[f"layer/{number - 1}"]
             weight = layer["weight"][()].astype(int)
-            delay = before["delay"][()].astype(int) if "delay" in before else 0
+            delay = np.array(before["delay"][()] if "delay" in before else 0, dtype=np.int64)
             populations.append(netx_neurons(layer, f"l{number}", (len(weight),)))
             synapses.append(
                 IntegerSynapses(f"w{number}", f"l{number - 1}", f"l{number}", weight, delay=delay)

@@ -163,7 +163,7 @@ def test_sums_beyond_exact_floats_are_refused() -> None:
 
 @given(st.data())
 def test_convolution_equals_its_sum_over_taps(data: Any) -> None:
-    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    draw: Callable[..., Any] = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
     groups = draw(1, 2)
     geometry = Geometry(
         (draw(1, 3), draw(1, 2)), (draw(0, 2), draw(0, 2)), (draw(1, 2), draw(1, 2)), groups

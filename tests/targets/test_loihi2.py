@@ -17,8 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from neurocompile_fixedpoint.engine import accumulate
 from neurocompile_loihi2 import interpreter, run
-from neurocompile_loihi2.lower import channels_first, channels_last, lower
-from neurocompile_loihi2.lower import TARGET
+from neurocompile_loihi2.lower import TARGET, channels_first, channels_last, lower
 from neurocompile_loihi2.run import LavaExecutor, main
 
 from neurocompile.data import InputRange
@@ -146,7 +145,7 @@ def test_strides_beyond_lavas_int8_are_refused(
 def test_an_unrolled_convolution_is_the_convolution(data: Any) -> None:
     from neurocompile_loihi2.unroll import unroll
 
-    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    draw: Callable[..., Any] = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
     groups = draw(1, 2)
     geometry = Geometry(
         (draw(1, 3), draw(1, 2)), (draw(0, 2), draw(0, 2)), (draw(1, 2), draw(1, 2)), groups

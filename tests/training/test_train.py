@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,9 @@ SMALL = [
 ]
 
 
-def small(**changes: object) -> TrainSettings:
-    return resolve(preset="digits", overrides=SMALL, **{"epochs": 2, "timesteps": 2, **changes})
+def small(**changes: Any) -> TrainSettings:
+    changes = {"epochs": 2, "timesteps": 2, **changes}
+    return resolve(preset="digits", overrides=SMALL, **changes)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -1,0 +1,338 @@
+"""The commands as a person types them: what they print, write, and answer with."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import h5py
+import nir
+import numpy as np
+import pytest
+
+from neurocompile.cli import main
+from neurocompile.frontend.to_nir import write_nir
+
+SMALL = [
+    "--set", 'stages=[{"channels":4,"kernel":3,"pool":2},{"channels":4,"kernel":3,"pool":2}]',
+    "--epochs", "2", "--timesteps", "3",
+]  # fmt: skip
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "--preset", "digits", *SMALL, "-o", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def program(run: Path) -> Path:
+    path = run.parent / "program"
+    assert main(["export", str(run), "--target", "loihi2", "-o", str(path)]) == 0
+    return path
+
+
+def refused(arguments: list[str], capsys: Capture, *texts: str) -> None:
+    """Check that a command ends with code 2, says `texts` on standard error, and nothing else."""
+    capsys.readouterr()
+
+    assert main(arguments) == 2
+
+    captured = capsys.readouterr()
+    for text in texts:
+        assert text in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.lava
+def test_train_export_verify(run: Path, program: Path, tmp_path: Path, capsys: Capture) -> None:
+    report = tmp_path / "report"
+
+    code = main([
+        "verify", str(program), "--input", "digits:test", "--samples", "30",
+        "--report", str(report), "--json", str(tmp_path / "facts.json"),
+    ])  # fmt: skip
+
+    printed = capsys.readouterr().out
+    assert code == 0
+    for text in (
+        "torch / float",
+        "float / fixedpoint",
+        "fixedpoint / loihi2",
+        "identical",
+        "accuracy on 30 samples",
+    ):
+        assert text in printed
+    facts = json.loads((report / "report.json").read_text())
+    assert facts == json.loads((tmp_path / "facts.json").read_text())
+    assert list(facts["accuracy"]) == ["torch", "float", "fixedpoint", "loihi2"]
+    last = facts["comparisons"][-1]
+    assert (last["reference"], last["candidate"], last["must_match"], last["mismatches"]) == (
+        "fixedpoint", "loihi2", True, 0,
+    )  # fmt: skip
+    assert last["first_divergence"] is None
+    assert (report / "raster.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "metrics.json").is_file()
+
+
+@pytest.mark.lava
+def test_run_on_lava_and_on_the_definition(program: Path, tmp_path: Path, capsys: Capture) -> None:
+    images = np.random.default_rng(0).integers(0, 17, (5, 1, 1, 8, 8)) / 16
+    np.savez(tmp_path / "in.npz", input=images)
+    common = [
+        "run",
+        str(program),
+        "--input",
+        str(tmp_path / "in.npz"),
+        "--record",
+        "all,membrane/lif1",
+    ]
+
+    assert main([*common, "--output", str(tmp_path / "chip.npz")]) == 0
+    assert main([*common, "--output", str(tmp_path / "ours.npz"), "--on", "fixedpoint"]) == 0
+
+    assert "output (5, 3, 10)" in capsys.readouterr().out
+    with np.load(tmp_path / "chip.npz") as chip, np.load(tmp_path / "ours.npz") as ours:
+        assert sorted(chip) == ["membrane/lif1", "output", "spikes/lif1", "spikes/lif2"]
+        for name in chip:
+            np.testing.assert_array_equal(chip[name], ours[name])
+
+
+def test_a_program_is_one_checkpoint_in_and_the_same_bytes_out(run: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert (
+            main(
+                [
+                    "export",
+                    str(run / "last.ckpt"),
+                    "--target",
+                    "fixedpoint",
+                    "-o",
+                    str(tmp_path / name),
+                ]
+            )
+            == 0
+        )
+
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_help_has_examples(capsys: Capture) -> None:
+    for command in ("train", "export", "run", "verify", "targets", "doctor"):
+        assert main([command, "--help"]) == 0
+        assert f"neurocompile {command}" in capsys.readouterr().out
+
+
+def test_targets_and_doctor(capsys: Capture) -> None:
+    assert main(["targets"]) == 0
+    assert "fixedpoint" in capsys.readouterr().out
+    assert main(["doctor"]) == 0
+    assert "target loihi2" in capsys.readouterr().out
+
+
+def test_usage_errors_are_code_2(capsys: Capture) -> None:
+    refused(["export"], capsys, "Missing argument 'SOURCE'")
+    refused(
+        ["verify", "x", "--input", "digits", "--samples", "many"], capsys, "is not a valid integer"
+    )
+    refused(["compile"], capsys, "No such command 'compile'")
+
+
+def test_bad_sources_are_refused_and_nothing_is_written(
+    run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    text = tmp_path / "text.nir"
+    text.write_text("hello")
+    out = tmp_path / "out"
+
+    refused(
+        ["export", str(text), "--target", "loihi2", "-o", str(out)], capsys, "is not a NIR file"
+    )
+    refused(["export", "none", "--target", "loihi2", "-o", str(out)], capsys, "there is no 'none'")
+    refused(
+        ["export", str(run), "--target", "loihi", "-o", str(out)],
+        capsys,
+        "there is no target 'loihi': installed are",
+    )
+    refused(
+        ["export", str(run), "--target", "loihi2", "--dt", "1", "-o", str(out)],
+        capsys,
+        "--dt is for .nir files",
+    )
+    refused(
+        ["export", str(run), "--target", "loihi2", "--weight-bits", "1", "-o", str(out)],
+        capsys,
+        "weight bits must be from 2 to 8",
+    )
+    refused(
+        ["export", str(run), "--target", "loihi2", "-O", "speed=9", "-o", str(out)],
+        capsys,
+        "has no option 'speed'",
+    )
+    refused(
+        ["export", str(run), "--target", "loihi2", "-O", "convolution", "-o", str(out)],
+        capsys,
+        "-O needs NAME=VALUE",
+    )
+    refused(
+        ["export", str(run), "--target", "loihi2", "--input-range", "1:2", "-o", str(out)],
+        capsys,
+        "--input-range must reach",
+    )
+    refused(
+        ["export", str(tmp_path), "--target", "loihi2", "-o", str(out)],
+        capsys,
+        "there is no checkpoint",
+    )
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["text.nir"]
+
+
+def test_nan_weights_unknown_nodes_and_impossible_layers_are_named(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    full = np.ones(2)
+    nodes = {
+        "input": nir.Input({"input": np.array([2])}),
+        "nan": nir.Affine(weight=np.array([[np.nan, 1.0], [1.0, 1.0]]), bias=np.zeros(2)),
+        "delay": nir.Delay(delay=full),
+        "fc": nir.Affine(weight=np.eye(2), bias=np.zeros(2)),
+        "output": nir.Output({"output": np.array([2])}),
+    }
+    names = list(nodes)
+    path = tmp_path / "bad.nir"
+    write_nir(path, nir.NIRGraph(nodes=nodes, edges=list(itertools.pairwise(names))))
+
+    refused(
+        ["export", str(path), "--target", "loihi2", "-o", str(tmp_path / "out")],
+        capsys,
+        "2 problems",
+        "layer 'nan' needs finite numbers in 'weight', but 1 of 4 are NaN",
+        "layer 'delay' is a 'Delay' node, but that cannot be compiled",
+    )
+
+    nodes = {
+        "input": nir.Input({"input": np.array([2])}),
+        "fc": nir.Affine(weight=np.eye(2), bias=np.zeros(2)),
+        "soft": nir.IF(r=full, v_threshold=full),
+        "output": nir.Output({"output": np.array([2])}),
+    }
+    names = list(nodes)
+    write_nir(path, nir.NIRGraph(nodes=nodes, edges=list(itertools.pairwise(names))))
+    refused(
+        [
+            "export",
+            str(path),
+            "--target",
+            "loihi2",
+            "--dt",
+            "1",
+            "--reset",
+            "subtract",
+            "-o",
+            str(tmp_path / "out"),
+        ],
+        capsys,
+        "layer 'soft' needs a reset to zero, but it subtracts the threshold",
+    )
+
+
+def test_damaged_programs_and_wrong_inputs_are_refused(
+    program: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    np.savez(tmp_path / "wrong.npz", input=np.zeros((2, 3, 1, 8, 9)))
+    np.savez(tmp_path / "other.npz", data=np.zeros(3))
+    (tmp_path / "text.npz").write_text("hello")
+    out = ["--output", str(tmp_path / "out.npz"), "--on", "fixedpoint"]
+
+    refused(
+        ["run", str(program), "--input", str(tmp_path / "wrong.npz"), *out],
+        capsys,
+        "needs inputs of shape (samples, steps, 1, 8, 8)",
+    )
+    refused(
+        ["run", str(program), "--input", str(tmp_path / "other.npz"), *out],
+        capsys,
+        "needs the arrays x_train",
+    )
+    refused(
+        ["run", str(program), "--input", str(tmp_path / "text.npz"), *out],
+        capsys,
+        "is not a readable .npz file",
+    )
+    refused(
+        ["run", str(program), "--input", str(tmp_path / "none.npz"), *out],
+        capsys,
+        "there is no file",
+    )
+    refused(
+        ["run", str(tmp_path), "--input", str(tmp_path / "wrong.npz"), *out],
+        capsys,
+        "is not a program directory",
+    )
+    refused(["verify", str(program), "--input", "mnist"], capsys, "there is no data set 'mnist'")
+    refused(
+        ["verify", str(program), "--input", "digits:dev"], capsys, "'digits' has no split 'dev'"
+    )
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_too_many_steps_are_refused_with_the_way_out(
+    program: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    np.savez(tmp_path / "in.npz", input=np.zeros((1, 1, 1, 8, 8)))
+    arguments = [
+        "run",
+        str(program),
+        "--input",
+        str(tmp_path / "in.npz"),
+        "--output",
+        str(tmp_path / "out.npz"),
+        "--on",
+        "fixedpoint",
+    ]
+
+    refused(
+        [*arguments, "--steps", "4"],
+        capsys,
+        "the range proof covers 3 steps a sample, but the inputs have 4: export again with --steps 4",
+    )
+
+
+def test_training_mistakes_are_refused(tmp_path: Path, capsys: Capture) -> None:
+    out = ["-o", str(tmp_path / "run")]
+
+    refused(["train", "--preset", "digit", *out], capsys, "there is no preset 'digit'")
+    refused(
+        ["train", "--preset", "digits", "--set", "lr=1", *out], capsys, "there is no setting 'lr'"
+    )
+    refused(
+        ["train", "--preset", "digits", "--data", "none.npz", *out],
+        capsys,
+        "there is no file 'none.npz'",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stranger_file_with_metadata_of_ours_damaged(
+    run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert (
+        main(["export", str(run), "--target", "fixedpoint", "-o", str(tmp_path / "program")]) == 0
+    )
+    path = tmp_path / "graph.nir"
+    path.write_bytes((tmp_path / "program" / "graph.nir").read_bytes())
+    with h5py.File(path, "a") as file:
+        del file["node/metadata/dt"]
+        file["node/metadata/dt"] = -1.0
+
+    refused(
+        ["export", str(path), "--target", "fixedpoint", "-o", str(tmp_path / "out")],
+        capsys,
+        "metadata 'dt' is damaged",
+    )

@@ -1,0 +1,108 @@
+"""DATA: data sets by name, and anyone's .npz files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neurocompile.data import InputRange, load_data_set, load_samples
+from neurocompile.errors import DataError
+
+
+def test_digits_are_split_1437_to_360_by_class() -> None:
+    pytest.importorskip("sklearn")
+
+    data = load_data_set("digits")
+
+    assert data.train.images.shape == (1437, 1, 1, 8, 8)
+    assert data.test.images.shape == (360, 1, 1, 8, 8)
+    assert data.input_range == InputRange(0, 1, 1 / 16)
+    assert np.array_equal(data.test.images * 16, np.rint(data.test.images * 16))
+    shares = np.bincount(data.test.labels) / np.bincount(data.train.labels)
+    assert shares.min() > 0.24
+    assert shares.max() < 0.26
+
+
+def test_the_test_split_is_the_default_for_samples() -> None:
+    pytest.importorskip("sklearn")
+
+    assert len(load_samples("digits").inputs) == len(load_samples("digits:test").inputs) == 360
+    assert len(load_samples("digits:train").inputs) == 1437
+
+
+@pytest.mark.parametrize(
+    ("shape", "seen"),
+    [
+        ((6, 8, 9), (6, 1, 1, 8, 9)),
+        ((6, 8, 9, 3), (6, 1, 3, 8, 9)),
+        ((6, 3, 8, 9), (6, 1, 3, 8, 9)),
+        ((6, 5, 2, 8, 9), (6, 5, 2, 8, 9)),
+    ],
+)
+def test_images_of_every_layout(
+    tmp_path: Path, shape: tuple[int, ...], seen: tuple[int, ...]
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    path = tmp_path / "data.npz"
+    np.savez(path, x_train=images, y_train=np.arange(6), x_test=images, y_test=np.arange(6))
+
+    data = load_data_set(str(path))
+
+    assert data.train.images.shape == seen
+    assert data.classes == 6
+    assert data.input_range == InputRange(0, 1, 1 / 255)
+    assert data.train.images.max() <= 1
+    if shape == (6, 8, 9, 3):
+        np.testing.assert_allclose(data.train.images[0, 0, 2], images[0, :, :, 2] / 255, rtol=1e-6)
+
+
+def test_float_images_keep_their_values(tmp_path: Path) -> None:
+    images = np.linspace(-0.5, 2, 24).reshape(2, 3, 4)
+    path = tmp_path / "data.npz"
+    np.savez(path, x_train=images, y_train=np.arange(2), x_test=images, y_test=np.arange(2))
+
+    assert load_data_set(str(path)).input_range == InputRange(-0.5, 2.0, 0.0)
+
+
+def test_everything_wrong_with_a_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(
+        path,
+        x_train=np.full((2, 3, 3), np.nan),
+        y_train=np.array([0.5, 1.0]),
+        x_test=np.zeros((2, 3)),
+        y_test=np.array([0, -1]),
+    )
+
+    with pytest.raises(DataError) as raised:
+        load_data_set(str(path))
+
+    text = str(raised.value)
+    assert "4 problems" in text
+    assert "must be finite, but 18 values are NaN or infinite" in text
+    assert "y_train" in text
+    assert "must be (N, H, W), (N, H, W, C)" in text
+    assert "must be classes from 0 on" in text
+
+
+def test_objects_are_not_unpickled(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, input=np.array([{}], dtype=object))
+
+    with pytest.raises(DataError, match="is not a readable .npz file.*allow_pickle=False"):
+        load_samples(str(path))
+
+
+def test_inputs_without_a_time_axis_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "in.npz"
+    np.savez(path, input=np.zeros((3, 4)), label=np.zeros(2))
+
+    with pytest.raises(DataError) as raised:
+        load_samples(str(path))
+
+    assert r"must have the shape (samples, steps, *input shape), but it has (3, 4)" in str(
+        raised.value
+    )
+    assert "'label'" in str(raised.value)

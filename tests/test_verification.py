@@ -1,0 +1,180 @@
+"""Comparing stages: what is counted, what is located, and that a planted fault is found."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import neurocompile
+from neurocompile.data import Samples
+from neurocompile.errors import DataError, OptionError
+from neurocompile.frontend.to_nir import write_nir
+from neurocompile.program import Program, npz_bytes
+from neurocompile.verification import Stage, compare, decisions, folded_network
+
+
+@pytest.fixture(scope="module")
+def nir_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers of IF and LIF neurons and a read-out, driven by spikes."""
+    generator = np.random.default_rng(0)
+    full = np.ones(12)
+    graph = nir.NIRGraph(
+        nodes={
+            "input": nir.Input({"input": np.array([6])}),
+            "fc1": nir.Affine(
+                weight=generator.normal(size=(12, 6)), bias=generator.normal(size=12) / 4
+            ),
+            "lif1": nir.LIF(
+                tau=2e-4 * full, r=2 * full, v_leak=0 * full, v_threshold=full, v_reset=0 * full
+            ),
+            "fc2": nir.Linear(weight=generator.normal(size=(12, 12)) / 2),
+            "lif2": nir.IF(r=1e4 * full, v_threshold=full, v_reset=0 * full),
+            "out": nir.Affine(weight=generator.normal(size=(3, 12)), bias=np.zeros(3)),
+            "output": nir.Output({"output": np.array([3])}),
+        },
+        edges=[
+            ("input", "fc1"),
+            ("fc1", "lif1"),
+            ("lif1", "fc2"),
+            ("fc2", "lif2"),
+            ("lif2", "out"),
+            ("out", "output"),
+        ],
+    )
+    path = tmp_path_factory.mktemp("nir") / "graph.nir"
+    write_nir(path, graph)
+    return path
+
+
+@pytest.fixture
+def program(nir_file: Path, opened: Callable[[Program], Program]) -> Program:
+    return opened(neurocompile.export(nir_file, target="fixedpoint", dt=1e-4))
+
+
+@pytest.fixture
+def samples() -> Samples:
+    generator = np.random.default_rng(1)
+    return Samples(
+        generator.integers(0, 2, (20, 6, 6)).astype(np.float32), generator.integers(0, 3, 20)
+    )
+
+
+def test_a_nir_file_has_no_torch_stage(program: Program, samples: Samples) -> None:
+    report = neurocompile.verify(program, data=samples)
+
+    assert [stage.name for stage in report.stages] == ["float", "fixedpoint"]
+    document = report.to_json()
+    assert document["schema"] == 1
+    assert sorted(document["accuracy"]) == ["fixedpoint", "float"]
+    (comparison,) = document["comparisons"]
+    assert comparison["slots"] == 20 * 6 * 24
+    assert comparison["must_match"] is False
+    assert [layer["name"] for layer in document["layers"]] == ["lif1", "lif2"]
+    assert sum(layer["mismatches"] for layer in document["layers"]) == comparison["mismatches"]
+    assert document["counters"]["lif1"]["u_wraps"] == 0
+
+
+def test_without_labels_there_is_no_accuracy(program: Program, samples: Samples) -> None:
+    report = neurocompile.verify(program, data=Samples(samples.inputs, None))
+
+    assert report.accuracy == {}
+
+
+def test_the_first_divergence_is_the_earliest_of_the_lowest_sample(
+    program: Program, samples: Samples
+) -> None:
+    result = program.run(samples.inputs, "all")
+    first = Stage("fixedpoint", True, result.output, result.spikes)
+    flipped = {name: spikes.copy() for name, spikes in result.spikes.items()}
+    for sample, step, layer, neuron in (
+        (7, 0, "lif1", 0),
+        (3, 5, "lif1", 2),
+        (3, 4, "lif2", 9),
+        (3, 4, "lif2", 11),
+    ):
+        flipped[layer][sample, step, neuron] ^= 1
+    second = Stage("other", True, result.output, flipped)
+
+    comparison = compare(first, second, program, folded_network(program), samples.inputs)
+
+    found = comparison.first_divergence
+    assert found is not None
+    assert (found.sample, found.step, found.layer, found.neuron) == (3, 4, "lif2", 9)
+    assert found.reference_spike == int(result.spikes["lif2"][3, 4, 9])
+    assert found.candidate_spike == 1 - found.reference_spike
+    assert found.threshold == 1.0
+    assert found.membrane is not None
+    assert (found.membrane > found.threshold) == bool(found.reference_spike)
+    assert comparison.mismatches == 4
+    assert comparison.failed
+
+
+def test_a_float_comparison_never_fails_and_an_output_alone_does(
+    program: Program, samples: Samples
+) -> None:
+    result = program.run(samples.inputs, "all")
+    exact = Stage("fixedpoint", True, result.output, result.spikes)
+    other = Stage("chip", True, result.output + 1, result.spikes)
+    network = folded_network(program)
+
+    assert compare(exact, other, program, network, samples.inputs).failed
+    assert not compare(
+        replace(exact, integers=False), other, program, network, samples.inputs
+    ).failed
+    assert compare(exact, other, program, network, samples.inputs).first_divergence is None
+
+
+@pytest.mark.lava
+def test_a_wrong_weight_on_the_chip_is_found_and_located(nir_file: Path, samples: Samples) -> None:
+    """The integers are right, what was lowered is not: exactly what verify exists for."""
+    right = neurocompile.export(nir_file, target="loihi2", dt=1e-4)
+    with np.load(io.BytesIO(right.extra_files["loihi2.npz"])) as file:
+        arrays: dict[str, NDArray[np.int64]] = {name: file[name].copy() for name in file}
+    arrays["weight/fc2"][5] = -arrays["weight/fc2"][5]
+    wrong = replace(right, extra_files={**right.extra_files, "loihi2.npz": npz_bytes(arrays)})
+
+    with right, wrong:
+        assert not neurocompile.verify(right, data=samples).failed
+        report = neurocompile.verify(wrong, data=samples)
+
+    comparison = report.comparisons[-1]
+    assert report.failed
+    assert (comparison.reference, comparison.candidate) == ("fixedpoint", "loihi2")
+    layers = {layer.name: layer.mismatches for layer in comparison.layers}
+    assert layers["lif1"] == 0
+    assert layers["lif2"] > 0
+    assert comparison.first_divergence is not None
+    assert comparison.first_divergence.neuron == 5
+
+
+def test_stages_that_do_not_exist_are_refused(program: Program, samples: Samples) -> None:
+    with pytest.raises(
+        OptionError, match="cannot be compared with torch: choose from float, fixedpoint"
+    ):
+        neurocompile.verify(program, data=samples, against=["torch"])
+    with pytest.raises(
+        OptionError, match="a comparison needs two stages, but only 'fixedpoint' is left"
+    ):
+        neurocompile.verify(program, data=samples, against=["fixedpoint"])
+
+
+def test_samples_that_make_no_sense_are_refused(program: Program, samples: Samples) -> None:
+    with pytest.raises(OptionError, match="--samples must be at least 1, but it is 0"):
+        neurocompile.verify(program, data=samples, samples=0)
+    with pytest.raises(DataError, match="there are no samples to verify on"):
+        neurocompile.verify(program, data=Samples(samples.inputs[:0], None))
+    with pytest.raises(DataError, match="labels must be below the 3 outputs, but they reach 9"):
+        neurocompile.verify(program, data=Samples(samples.inputs, np.full(20, 9)))
+
+
+def test_decisions_are_the_largest_mean() -> None:
+    output = np.array([[[0.0, 5.0], [4.0, 0.0]], [[1.0, 0.0], [1.0, 1.0]]])
+
+    assert decisions(output).tolist() == [1, 0]
