@@ -110,6 +110,7 @@ class Report:
     comparisons: tuple[Comparison, ...]
     overall: Comparison
     counters: Mapping[str, Mapping[str, int]]
+    facts: Mapping[str, Any]
 
     @property
     def samples(self) -> int:
@@ -141,6 +142,7 @@ class Report:
             "comparisons": [_comparison_json(item) for item in self.comparisons],
             "layers": [vars(layer) for layer in self.overall.layers],
             "counters": {layer: dict(counts) for layer, counts in self.counters.items()},
+            "program": dict(self.facts),
         }
 
 
@@ -203,6 +205,11 @@ def verify_program(
         comparisons=tuple(comparisons),
         overall=overall,
         counters=counters,
+        facts={
+            name: program.facts[name]
+            for name in ("source", "import", "folding", "first_layer", "quantisation", "versions")
+            if name in program.facts
+        },
     )
 
 
