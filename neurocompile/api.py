@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from neurocompile import target as targets
-from neurocompile.data import InputRange, Samples, load_samples
+from neurocompile.data import InputRange, Samples, load_samples, range_of
 from neurocompile.errors import (
     DataError,
     MissingDependencyError,
@@ -76,8 +74,8 @@ def export(
     """
     Compile a run directory, checkpoint or NIR file for `target`, and write it to `output` if given.
 
-    The input's range is the file's own, else `input_range`, else that of the data set `calibrate`,
-    else spikes. Raises errors of `neurocompile.errors`, each with all of its reasons; then nothing
+    The input's range is `input_range`, or that of the data set `calibrate`; without either it is the
+    source's own, else spikes. Raises errors of `neurocompile.errors`, each with all of its reasons; then nothing
     is written.
     """
     chosen = targets.find(target)
@@ -191,10 +189,7 @@ def _with_range(network: Network, given: InputRange | None, calibrate: str | Non
     if given is not None and calibrate is not None:
         raise OptionError("give either --input-range or --calibrate, not both")
     if calibrate is not None:
-        inputs = load_samples(calibrate).inputs
-        given = InputRange(
-            min(0.0, float(inputs.min())), max(0.0, float(inputs.max())), _grid(inputs)
-        )
+        given = range_of(calibrate)
     if given is None:
         return network
     nodes = {
@@ -202,11 +197,6 @@ def _with_range(network: Network, given: InputRange | None, calibrate: str | Non
         for name, node in network.nodes.items()
     }
     return Network(nodes, network.edges, network.steps)
-
-
-def _grid(values: np.ndarray[Any, Any]) -> float:
-    """Return 1 if all values are integers, else 0 for no known grid."""
-    return 1.0 if (values == np.rint(values)).all() else 0.0
 
 
 def _need_torch(what: str) -> None:

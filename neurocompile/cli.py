@@ -226,6 +226,10 @@ def run_command(
             deadline=deadline,
         )
     click.echo(f"wrote {output}: output {result.output.shape}")
+    if result.output.shape[1] == 1 and loaded.native_steps not in (None, 1):
+        click.echo(
+            f"the input was shown for 1 step; training showed it for {loaded.native_steps} (--steps)"
+        )
 
 
 @commands.command(

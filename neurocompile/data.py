@@ -114,6 +114,22 @@ def load_samples(data: str) -> Samples:
     return Samples(chosen.images, chosen.labels)
 
 
+def range_of(data: str) -> InputRange:
+    """
+    Return the values that DATA takes: a data set's own range and grid, or what an .npz file spans.
+
+    Integers are a grid of 1; a range always holds 0.
+    """
+    path = Path(data)
+    if path.suffix != ".npz" or "input" not in read_npz(path):
+        return load_data_set(data.partition(":")[0] if path.suffix != ".npz" else data).input_range
+    inputs = load_samples(data).inputs
+    if inputs.size == 0:
+        raise DataError(f"'{path}' holds no samples")
+    step = 1.0 if (inputs == np.rint(inputs)).all() else 0.0
+    return InputRange(min(0.0, float(inputs.min())), max(0.0, float(inputs.max())), step)
+
+
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of an .npz file; no pickles, and every failure is a `DataError`."""
     if not path.is_file():

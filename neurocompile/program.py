@@ -58,11 +58,11 @@ class Result:
     """
     What a program did on some samples; arrays are (samples, steps, *shape).
 
-    `output` is in the units of the source network (logits of a read-out, or spikes), `spikes` are 0
-    or 1, `membrane` in the units of the source network's membrane, after the reset.
+    `output` is in the units of the source network: logits of a read-out as float64, or spikes as
+    integers. `spikes` are 0 or 1, `membrane` in the units of the source network's membrane, after the reset.
     """
 
-    output: NDArray[np.float64]
+    output: NDArray[Any]
     spikes: Mapping[str, NDArray[np.uint8]]
     membrane: Mapping[str, NDArray[np.float64]]
     trace: Trace
@@ -242,7 +242,7 @@ class Program:
         neurons = self.network[output]
         readout = isinstance(neurons, IntegerNeurons) and neurons.readout
         return Result(
-            output=trace.output / (units[output] if readout else 1.0),
+            output=trace.output / units[output] if readout else trace.output,
             spikes=trace.spikes,
             membrane={name: values / units[name] for name, values in trace.membrane.items()},
             trace=trace,

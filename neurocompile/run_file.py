@@ -34,7 +34,7 @@ def run_file(
     all. The executor is closed afterwards, whatever happens.
     """
     try:
-        inputs = repeat_steps(load_samples(str(source)).inputs, steps, program.native_steps)
+        inputs = repeat_steps(load_samples(str(source)).inputs, steps)
         names = program.resolve_record(record)
         trace = executor.run(
             program.payloads(inputs), record=names, progress=progress, deadline=deadline
@@ -50,16 +50,17 @@ def run_file(
     return result
 
 
-def repeat_steps(inputs: NDArray[Any], steps: int | None, native: int | None) -> NDArray[Any]:
+def repeat_steps(inputs: NDArray[Any], steps: int | None) -> NDArray[Any]:
     """
-    Return `inputs` (samples, steps, ...) with a time axis of length 1 presented several times.
+    Return `inputs` (samples, steps, ...) with a time axis of length 1 presented `steps` times.
 
-    As often as `steps` says, else as in training. Raises `DataError` if `steps` contradicts inputs
-    that have a time axis of their own.
+    Raises `DataError` if `steps` contradicts inputs that have a time axis of their own.
     """
+    if steps is None:
+        return inputs
     if inputs.shape[1] == 1:
-        return np.repeat(inputs, steps or native or 1, axis=1)
-    if steps is not None and steps != inputs.shape[1]:
+        return np.repeat(inputs, steps, axis=1)
+    if steps != inputs.shape[1]:
         raise DataError(
             Problem(
                 "",

@@ -166,7 +166,8 @@ def verify_program(
     `against` chooses stages by name ("torch", "float", "fixedpoint", the target); all that there
     are by default. Raises `OptionError` for stages that this program does not have.
     """
-    inputs = repeat_steps(samples.inputs, None, program.native_steps)
+    one_step = samples.inputs.shape[1] == 1
+    inputs = repeat_steps(samples.inputs, program.native_steps if one_step else None)
     program.payloads(inputs)  # refuse inputs before anything is run
     classes = int(np.prod(program.network[program.network.outputs[0]].shape))
     if samples.labels is not None and not 0 <= samples.labels.max(initial=0) < classes:

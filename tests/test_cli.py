@@ -90,6 +90,8 @@ def test_run_on_lava_and_on_the_definition(program: Path, tmp_path: Path, capsys
         str(tmp_path / "in.npz"),
         "--record",
         "all,membrane/lif1",
+        "--steps",
+        "3",
     ]
 
     assert main([*common, "--output", str(tmp_path / "chip.npz")]) == 0
@@ -100,6 +102,19 @@ def test_run_on_lava_and_on_the_definition(program: Path, tmp_path: Path, capsys
         assert sorted(chip) == ["membrane/lif1", "output", "spikes/lif1", "spikes/lif2"]
         for name in chip:
             np.testing.assert_array_equal(chip[name], ours[name])
+
+
+def test_one_step_stays_one_step_unless_asked(
+    program: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    np.savez(tmp_path / "in.npz", input=np.zeros((2, 1, 1, 8, 8)))
+    files = ["--input", str(tmp_path / "in.npz"), "--output", str(tmp_path / "out.npz")]
+
+    assert main(["run", str(program), *files, "--on", "fixedpoint"]) == 0
+
+    printed = capsys.readouterr().out
+    assert "output (2, 1, 10)" in printed
+    assert "shown for 1 step; training showed it for 3 (--steps)" in printed
 
 
 def test_a_program_is_one_checkpoint_in_and_the_same_bytes_out(run: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neurocompile.data import InputRange, load_data_set, load_samples
+from neurocompile.data import InputRange, load_data_set, load_samples, range_of
 from neurocompile.errors import DataError
 
 
@@ -64,6 +64,14 @@ def test_float_images_keep_their_values(tmp_path: Path) -> None:
     np.savez(path, x_train=images, y_train=np.arange(2), x_test=images, y_test=np.arange(2))
 
     assert load_data_set(str(path)).input_range == InputRange(-0.5, 2.0, 0.0)
+
+
+def test_ranges_for_calibration(tmp_path: Path) -> None:
+    np.savez(tmp_path / "counts.npz", input=np.array([[[1.0, 3.0]]]))
+    np.savez(tmp_path / "reals.npz", input=np.array([[[-0.5, 3.0]]]))
+
+    assert range_of(str(tmp_path / "counts.npz")) == InputRange(0, 3, 1)
+    assert range_of(str(tmp_path / "reals.npz")) == InputRange(-0.5, 3, 0)
 
 
 def test_everything_wrong_with_a_file_is_told(tmp_path: Path) -> None:
