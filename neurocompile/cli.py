@@ -101,7 +101,10 @@ neurocompile train --preset digits -o runs/digits --resume
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="RUN_DIR")
 def train(**options: Any) -> None:
     """Train a spiking network with TET (surrogate gradients, a loss at every moment)."""
-    result = api.train(progress=sys.stderr.isatty(), **options)
+    interactive = sys.stderr.isatty()
+    if not interactive:
+        click.echo(f"training into {options['output']}", err=True)
+    result = api.train(progress=interactive, **options)
     metrics = result.metrics
     click.echo(
         f"test accuracy {100 * result.test_accuracy:.2f} % after the last epoch "

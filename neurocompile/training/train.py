@@ -138,6 +138,17 @@ class _History(Callback):
             setattr(self, name, list(state_dict[name]))
 
 
+class _Bar(TQDMProgressBar):
+    """Lightning's progress bar, without the name of the log folder."""
+
+    def get_metrics(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> dict[str, Any]:
+        metrics = dict(super().get_metrics(trainer, pl_module))
+        metrics.pop("v_num", None)
+        return metrics
+
+
 def _checkpoints(run_directory: Path) -> list[ModelCheckpoint]:
     """Return what stores the newest epoch and the best one, each under one name."""
     after_epoch: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
@@ -199,7 +210,7 @@ def train(
             callbacks=[
                 history,
                 *_checkpoints(run_directory),
-                *([TQDMProgressBar(leave=True)] if progress else []),
+                *([_Bar()] if progress else []),
             ],
             enable_progress_bar=progress,
             num_sanity_val_steps=0,
