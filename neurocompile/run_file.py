@@ -28,7 +28,7 @@ def run_file(
     deadline: float | None = None,
 ) -> Result:
     """
-    Run the `input` of an .npz file and write OUT.npz (see `interface` in the documentation).
+    Run the `input` of an .npz file and write OUT.npz (`docs/files.md` describes both).
 
     The file holds `output`, `spikes/<layer>` and `membrane/<layer>`; it is written whole or not at
     all. The executor is closed afterwards, whatever happens.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import select
 import shutil
@@ -45,7 +46,7 @@ POLL_SECONDS = 0.1
 POLITE_SECONDS = 3.0
 SYNAPSES_AT_ONCE = 8_000_000  # about where arithmetic outweighs Lava's 5 ms overhead a step
 REPLICAS_MAXIMUM = 256
-ROWS_AT_ONCE = 2048
+STREAM_BYTES = 256 << 20  # of files that carry inputs and records of one run
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where POSIX puts it on Linux
 LOG_LINES = 12
 
@@ -115,12 +116,16 @@ class LavaExecutor:
             replicas = min(samples, room, REPLICAS_MAXIMUM)
         drain = -(-self.program.schedule.deepest // steps)
         slots = -(-samples // replicas) + drain
+        row_bytes = replicas * sum(
+            4 * math.prod(item.shape) for item in self.program.network.populations
+        )
+        slots_at_once = max(drain + 1, min(slots, STREAM_BYTES // (row_bytes * steps)))
         setup = Setup(
             layout=self.layout,
             convolution=convolution,
             period=steps,
             replicas=replicas,
-            rows=steps * max(drain + 1, min(slots, ROWS_AT_ONCE // steps)),
+            rows=steps * slots_at_once,
             record=record,
             shm_prefix=f"/nc{os.urandom(2).hex()}_",
         )

@@ -223,9 +223,9 @@ def test_lavas_own_convolution_gives_the_same_spikes(
 def test_samples_that_need_several_rounds_are_the_same(
     program: Program, inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two replicas and twelve rows: nine samples take several runs of one runtime."""
+    """Two replicas and the smallest files: nine samples take several runs of one runtime."""
     monkeypatch.setattr(run, "REPLICAS_MAXIMUM", 2)
-    monkeypatch.setattr(run, "ROWS_AT_ONCE", 12)
+    monkeypatch.setattr(run, "STREAM_BYTES", 1)
     reports: list[tuple[int, int]] = []
 
     with program:
