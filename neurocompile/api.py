@@ -18,9 +18,10 @@ from neurocompile.errors import (
 )
 from neurocompile.frontend.from_nir import Imported, from_nir
 from neurocompile.ir import Input, Network
+from neurocompile.manifest import MANIFEST
 from neurocompile.passes.quantise import FirstLayer
 from neurocompile.pipeline import CompileOptions, compile_network
-from neurocompile.program import GRAPH, MANIFEST, Program, load
+from neurocompile.program import GRAPH, Program, load
 from neurocompile.verification import ProgressOf, Report, verify_program
 
 if TYPE_CHECKING:

@@ -8,11 +8,7 @@ module needs numpy only: it is what a Loihi host reads programs with.
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,30 +22,33 @@ from neurocompile.errors import DataError, OptionError, Problem, ProgramFormatEr
 from neurocompile.integer import (
     STATE_FRACTION_BITS,
     Bound,
-    Geometry,
     Integer,
     IntegerInput,
     IntegerNetwork,
     IntegerNeurons,
-    IntegerPopulation,
-    IntegerSynapses,
     Schedule,
     Trace,
     to_payload,
 )
+from neurocompile.manifest import (
+    MANIFEST,
+    describe_network,
+    expected_tensors,
+    network_of,
+    read_files,
+    read_manifest,
+    seal,
+    tensors_of,
+)
+from neurocompile.tensors import npz_bytes, read_tensors
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-FORMAT = "neurocompile program"
-VERSION = 1
-MANIFEST = "program.json"
 TENSORS = "tensors.npz"
 GRAPH = "graph.nir"
 REFERENCE = "reference.npz"
 
-LARGEST_TENSOR_BYTES = 2 << 30
-NPY_HEADER_BYTES = 256
 GRID_TOLERANCE = 1e-4  # of one payload; float32 inputs on a grid of 1/255 are off by 1e-5 at most
 
 
@@ -251,28 +250,18 @@ class Program:
     def save(self, directory: Path) -> None:
         """Write PROGRAM_DIR, whole or not at all; the same program gives the same bytes."""
         with replacing_directory(directory, marker=MANIFEST) as temporary:
-            files = {TENSORS: npz_bytes(_tensors(self.network)), **self.extra_files}
+            files = {TENSORS: npz_bytes(tensors_of(self.network)), **self.extra_files}
             for name, content in files.items():
                 (temporary / name).write_bytes(content)
-            manifest = self._manifest()
-            manifest["checksums"] = {
-                name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())
-            }
-            manifest["checksum"] = _checksum_of(manifest)
-            text = json.dumps(manifest, indent=2) + "\n"
-            (temporary / MANIFEST).write_text(text, encoding="utf-8")
+            (temporary / MANIFEST).write_text(seal(self._manifest(), files), encoding="utf-8")
 
     def _manifest(self) -> dict[str, Any]:
         return {
-            "format": FORMAT,
-            "version": VERSION,
             "target": self.target,
             "options": dict(self.options),
             "steps": self.steps,
             "native_steps": self.native_steps,
-            "populations": [_describe_population(item) for item in self.network.populations],
-            "synapses": [_describe_synapses(group) for group in self.network.synapses],
-            "outputs": list(self.network.outputs),
+            **describe_network(self.network),
             "schedule": asdict(self.schedule),
             "bounds": [asdict(bound) for bound in self.bounds],
             **self.facts,
@@ -286,8 +275,8 @@ def load(directory: Path | str) -> Program:
     Raises `ProgramFormatError` if anything is missing, changed or not what the manifest says.
     """
     path = Path(directory)
-    manifest = _read_manifest(path)
-    files = _read_files(path, manifest)
+    manifest = read_manifest(path)
+    files = read_files(path, manifest)
     try:
         program = _from_manifest(manifest, files)
     except (KeyError, TypeError, ValueError, AttributeError, RangeError) as error:
@@ -300,121 +289,8 @@ def load(directory: Path | str) -> Program:
     return program
 
 
-def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return `arrays` as an .npz file whose bytes depend on nothing else."""
-    buffer = io.BytesIO()
-    ordered: dict[str, Any] = {name: arrays[name] for name in sorted(arrays)}
-    np.savez(buffer, **ordered)
-    return buffer.getvalue()
-
-
-def read_tensors(
-    content: bytes, expected: Mapping[str, tuple[tuple[int, ...], str]]
-) -> dict[str, NDArray[Any]]:
-    """
-    Return the arrays of an .npz file that must hold exactly `expected` (name: shape, type).
-
-    Sizes are checked before anything is unpacked; no pickles. Raises `ValueError` with the reason.
-    """
-    arrays: dict[str, NDArray[Any]] = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            if sorted(members) != sorted(expected) or len(members) != len(archive.infolist()):
-                raise ValueError("it does not hold the tensors that the manifest lists")
-            for name, (shape, dtype) in expected.items():
-                size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
-                if size > LARGEST_TENSOR_BYTES or members[name].file_size > size + NPY_HEADER_BYTES:
-                    raise ValueError(
-                        f"tensor '{name}' is larger than the manifest says, or than is allowed"
-                    )
-                with archive.open(members[name]) as stream:
-                    array = np.lib.format.read_array(stream, allow_pickle=False)
-                if array.shape != shape or array.dtype != np.dtype(dtype):
-                    raise ValueError(
-                        f"tensor '{name}' is {array.dtype} {array.shape}, not {dtype} {shape}"
-                    )
-                arrays[name] = array
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
-        raise ValueError(str(error)) from error
-    return arrays
-
-
-def _checksum_of(manifest: Mapping[str, Any]) -> str:
-    rest = {key: value for key, value in manifest.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    file = path / MANIFEST
-    if not file.is_file():
-        raise ProgramFormatError(
-            Problem(
-                "",
-                f"'{path}' is not a program directory: it has no {MANIFEST}",
-                remedy="make one with 'neurocompile export'",
-            )
-        )
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise ProgramFormatError(Problem("", f"'{file}' is damaged ({error})")) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ProgramFormatError(Problem("", f"'{file}' is not a manifest of neurocompile"))
-    if manifest.get("version") != VERSION:
-        raise ProgramFormatError(
-            Problem(
-                "",
-                f"'{file}' must be of version {VERSION}",
-                f"it is {manifest.get('version')!r}",
-                "export it again",
-            )
-        )
-    if manifest.get("checksum") != _checksum_of(manifest):
-        raise ProgramFormatError(
-            Problem(
-                "",
-                f"'{file}' was changed after it was written",
-                "its checksum differs",
-                "export it again",
-            )
-        )
-    return manifest
-
-
-def _read_files(path: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return the contents of all listed files, or raise with every file that is missing or changed."""
-    problems: list[Problem] = []
-    files: dict[str, bytes] = {}
-    for name, checksum in manifest.get("checksums", {}).items():
-        file = path / name
-        if Path(name).name != name or not file.is_file():
-            problems.append(
-                Problem("", f"'{path}' needs the file '{name}'", "it is missing", "export it again")
-            )
-            continue
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != checksum:
-            problems.append(
-                Problem(
-                    "",
-                    f"'{file}' was changed or cut short",
-                    "its checksum differs",
-                    "export it again",
-                )
-            )
-        files[name] = content
-    if problems:
-        raise ProgramFormatError(*problems)
-    return files
-
-
 def _from_manifest(manifest: dict[str, Any], files: Mapping[str, bytes]) -> Program:
-    expected = {
-        key: (tuple(int(extent) for extent in entry["shape"]), str(entry["dtype"]))
-        for key, entry in _described_tensors(manifest)
-    }
-    tensors = read_tensors(files[TENSORS], expected)
+    tensors = read_tensors(files[TENSORS], expected_tensors(manifest))
     known = {
         "format",
         "version",
@@ -433,11 +309,7 @@ def _from_manifest(manifest: dict[str, Any], files: Mapping[str, bytes]) -> Prog
     return Program(
         target=str(manifest["target"]),
         options={str(key): str(value) for key, value in manifest["options"].items()},
-        network=IntegerNetwork(
-            tuple(_population(entry, tensors) for entry in manifest["populations"]),
-            tuple(_synapses(entry, tensors) for entry in manifest["synapses"]),
-            tuple(str(name) for name in manifest["outputs"]),
-        ),
+        network=network_of(manifest, tensors),
         schedule=Schedule(**manifest["schedule"]),
         bounds=tuple(Bound(**bound) for bound in manifest["bounds"]),
         steps=int(manifest["steps"]),
@@ -445,110 +317,3 @@ def _from_manifest(manifest: dict[str, Any], files: Mapping[str, bytes]) -> Prog
         facts={key: value for key, value in manifest.items() if key not in known},
         extra_files={name: content for name, content in files.items() if name != TENSORS},
     )
-
-
-def _smallest_type(values: Integer) -> NDArray[Any]:
-    for dtype in (np.int8, np.int16, np.int32):
-        information = np.iinfo(dtype)
-        if values.size == 0 or (
-            values.min() >= information.min and values.max() <= information.max
-        ):
-            return values.astype(dtype)
-    return values
-
-
-def _tensors(network: IntegerNetwork) -> dict[str, NDArray[Any]]:
-    tensors = {f"bias/{neurons.name}": neurons.bias_mantissa for neurons in network.neurons}
-    tensors |= {f"weight/{group.name}": group.weight for group in network.synapses}
-    tensors |= {f"delay/{group.name}": group.delay for group in network.synapses}
-    return {name: _smallest_type(values) for name, values in tensors.items()}
-
-
-def _tensor_entry(values: Integer) -> dict[str, Any]:
-    stored = _smallest_type(values)
-    return {"shape": list(stored.shape), "dtype": str(stored.dtype)}
-
-
-def _described_tensors(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    for entry in manifest["populations"]:
-        if entry["kind"] != "input":
-            yield f"bias/{entry['name']}", entry["bias_mantissa"]
-    for entry in manifest["synapses"]:
-        yield f"weight/{entry['name']}", entry["weight"]
-        yield f"delay/{entry['name']}", entry["delay"]
-
-
-def _describe_population(population: IntegerPopulation) -> dict[str, Any]:
-    if isinstance(population, IntegerInput):
-        return {"kind": "input", **asdict(population), "shape": list(population.shape)}
-    return {
-        "kind": "readout" if population.readout else "spiking",
-        "name": population.name,
-        "shape": list(population.shape),
-        "du": population.du,
-        "dv": population.dv,
-        "threshold": population.threshold,
-        "bias_mantissa": _tensor_entry(population.bias_mantissa),
-        "bias_exponent": population.bias_exponent,
-        "scale": population.scale,
-    }
-
-
-def _population(entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> IntegerPopulation:
-    shape = tuple(int(extent) for extent in entry["shape"])
-    if entry["kind"] == "input":
-        return IntegerInput(
-            str(entry["name"]),
-            shape,
-            float(entry["scale"]),
-            int(entry["minimum"]),
-            int(entry["maximum"]),
-            bool(entry["exact"]),
-        )
-    bias = tensors[f"bias/{entry['name']}"].astype(np.int64)
-    np.broadcast_to(bias, shape)
-    return IntegerNeurons(
-        str(entry["name"]),
-        shape,
-        du=int(entry["du"]),
-        dv=int(entry["dv"]),
-        threshold=int(entry["threshold"]),
-        bias_mantissa=bias,
-        bias_exponent=int(entry["bias_exponent"]),
-        scale=float(entry["scale"]),
-        readout=entry["kind"] == "readout",
-    )
-
-
-def _describe_synapses(group: IntegerSynapses) -> dict[str, Any]:
-    return {
-        "name": group.name,
-        "source": group.source,
-        "target": group.target,
-        "kind": "dense" if group.geometry is None else "convolution",
-        "weight": _tensor_entry(group.weight),
-        "geometry": None if group.geometry is None else asdict(group.geometry),
-        "exponent": group.exponent,
-        "delay": _tensor_entry(group.delay),
-        "computed_by": "host" if group.on_host else "chip",
-    }
-
-
-def _synapses(entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> IntegerSynapses:
-    geometry = entry["geometry"]
-    return IntegerSynapses(
-        str(entry["name"]),
-        str(entry["source"]),
-        str(entry["target"]),
-        tensors[f"weight/{entry['name']}"].astype(np.int64),
-        None
-        if geometry is None
-        else Geometry(**{key: _tuple_or_int(value) for key, value in geometry.items()}),
-        exponent=int(entry["exponent"]),
-        delay=tensors[f"delay/{entry['name']}"].astype(np.int64),
-        on_host=entry["computed_by"] == "host",
-    )
-
-
-def _tuple_or_int(value: Any) -> Any:
-    return tuple(int(item) for item in value) if isinstance(value, list) else int(value)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from neurocompile.atomic import replacing
 from neurocompile.data import load_samples
 from neurocompile.errors import DataError, Problem
-from neurocompile.program import Program, Result, npz_bytes
+from neurocompile.program import Program, Result
 from neurocompile.target import Executor, Progress
+from neurocompile.tensors import npz_bytes
 
 
 def run_file(

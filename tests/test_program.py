@@ -16,8 +16,9 @@ import pytest
 from neurocompile.errors import OptionError, ProgramFormatError
 from neurocompile.ir import LIF, Dense, Network
 from neurocompile.pipeline import CompileOptions, compile_network
-from neurocompile.program import load, npz_bytes, read_tensors
+from neurocompile.program import load
 from neurocompile.target import find
+from neurocompile.tensors import npz_bytes, read_tensors
 
 
 @pytest.fixture

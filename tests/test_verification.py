@@ -16,7 +16,8 @@ import neurocompile
 from neurocompile.data import Samples
 from neurocompile.errors import DataError, OptionError
 from neurocompile.frontend.to_nir import write_nir
-from neurocompile.program import Program, npz_bytes
+from neurocompile.program import Program
+from neurocompile.tensors import npz_bytes
 from neurocompile.verification import Stage, compare, decisions, folded_network
 
 

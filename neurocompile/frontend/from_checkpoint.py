@@ -25,8 +25,9 @@ from neurocompile.frontend.fold_batchnorm import fold_batchnorm
 from neurocompile.frontend.from_nir import Imported, from_nir
 from neurocompile.frontend.to_nir import to_nir, write_nir
 from neurocompile.frontend.to_torch import to_torch
-from neurocompile.program import GRAPH, REFERENCE, Program, npz_bytes
+from neurocompile.program import GRAPH, REFERENCE, Program
 from neurocompile.target import Progress
+from neurocompile.tensors import npz_bytes
 from neurocompile.training.checkpoint import Trained, load_checkpoint, rebuild
 from neurocompile.training.networks import SpikingNetwork, spikes_of, trace
 

@@ -65,7 +65,7 @@ class Loihi2Target:
 
     def lower(self, program: Program) -> Mapping[str, bytes]:
         """Return `loihi2.json` and `loihi2.npz`."""
-        from neurocompile.program import npz_bytes
+        from neurocompile.tensors import npz_bytes
 
         layout, arrays = lower(program)
         return {

@@ -33,9 +33,10 @@ from numpy.typing import NDArray
 
 from neurocompile.errors import DeadlineError, ExecutionError, NeurocompileError, Problem
 from neurocompile.integer import Integer, IntegerNetwork, IntegerNeurons, Trace
-from neurocompile.program import Program, load, npz_bytes, read_tensors
+from neurocompile.program import Program, load
 from neurocompile.run_file import run_file
 from neurocompile.target import Progress
+from neurocompile.tensors import npz_bytes, read_tensors
 from neurocompile_loihi2.interpreter import lava_python, link_packages, worker_environment
 from neurocompile_loihi2.lower import ARRAYS, LAYOUT, channels_first, channels_last
 from neurocompile_loihi2.worker_setup import CONTROL, Setup

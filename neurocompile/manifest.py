@@ -1,0 +1,247 @@
+"""
+The manifest of a program directory, `program.json`: written for people, and read back with distrust.
+
+An integer network becomes plain values here, and its arrays the tensors that they name; a manifest
+carries a checksum of itself and of every other file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurocompile.errors import Problem, ProgramFormatError
+from neurocompile.integer import (
+    Geometry,
+    Integer,
+    IntegerInput,
+    IntegerNetwork,
+    IntegerNeurons,
+    IntegerPopulation,
+    IntegerSynapses,
+)
+
+FORMAT = "neurocompile program"
+VERSION = 1
+MANIFEST = "program.json"
+
+
+def seal(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
+    """Return the text of `manifest` with its own checksum and those of `files`."""
+    sealed: dict[str, Any] = {"format": FORMAT, "version": VERSION, **manifest}
+    sealed["checksums"] = {
+        name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())
+    }
+    sealed["checksum"] = _checksum_of(sealed)
+    return json.dumps(sealed, indent=2) + "\n"
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return the manifest in directory `path`; raises `ProgramFormatError` unless it is whole."""
+    file = path / MANIFEST
+    if not file.is_file():
+        raise ProgramFormatError(
+            Problem(
+                "",
+                f"'{path}' is not a program directory: it has no {MANIFEST}",
+                remedy="make one with 'neurocompile export'",
+            )
+        )
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise ProgramFormatError(Problem("", f"'{file}' is damaged ({error})")) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ProgramFormatError(Problem("", f"'{file}' is not a manifest of neurocompile"))
+    if manifest.get("version") != VERSION:
+        raise ProgramFormatError(
+            Problem(
+                "",
+                f"'{file}' must be of version {VERSION}",
+                f"it is {manifest.get('version')!r}",
+                "export it again",
+            )
+        )
+    if manifest.get("checksum") != _checksum_of(manifest):
+        raise ProgramFormatError(
+            Problem(
+                "",
+                f"'{file}' was changed after it was written",
+                "its checksum differs",
+                "export it again",
+            )
+        )
+    return manifest
+
+
+def read_files(path: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the contents of all listed files, or raise with every file that is missing or changed."""
+    problems: list[Problem] = []
+    files: dict[str, bytes] = {}
+    for name, checksum in manifest.get("checksums", {}).items():
+        file = path / name
+        if Path(name).name != name or not file.is_file():
+            problems.append(
+                Problem("", f"'{path}' needs the file '{name}'", "it is missing", "export it again")
+            )
+            continue
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != checksum:
+            problems.append(
+                Problem(
+                    "",
+                    f"'{file}' was changed or cut short",
+                    "its checksum differs",
+                    "export it again",
+                )
+            )
+        files[name] = content
+    if problems:
+        raise ProgramFormatError(*problems)
+    return files
+
+
+def describe_network(network: IntegerNetwork) -> dict[str, Any]:
+    """Return `network` as plain values; its arrays are described by shape and type."""
+    return {
+        "populations": [_describe_population(item) for item in network.populations],
+        "synapses": [_describe_synapses(group) for group in network.synapses],
+        "outputs": list(network.outputs),
+    }
+
+
+def network_of(manifest: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> IntegerNetwork:
+    """Return the network that `describe_network` described, with its arrays."""
+    return IntegerNetwork(
+        tuple(_population(entry, tensors) for entry in manifest["populations"]),
+        tuple(_synapses(entry, tensors) for entry in manifest["synapses"]),
+        tuple(str(name) for name in manifest["outputs"]),
+    )
+
+
+def expected_tensors(manifest: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return the shape and type of every array that a manifest names."""
+    return {
+        key: (tuple(int(extent) for extent in entry["shape"]), str(entry["dtype"]))
+        for key, entry in _described_tensors(manifest)
+    }
+
+
+def _checksum_of(manifest: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _smallest_type(values: Integer) -> NDArray[Any]:
+    for dtype in (np.int8, np.int16, np.int32):
+        information = np.iinfo(dtype)
+        if values.size == 0 or (
+            values.min() >= information.min and values.max() <= information.max
+        ):
+            return values.astype(dtype)
+    return values
+
+
+def tensors_of(network: IntegerNetwork) -> dict[str, NDArray[Any]]:
+    """Return the arrays of `network` by name, each in the smallest type that holds it."""
+    tensors = {f"bias/{neurons.name}": neurons.bias_mantissa for neurons in network.neurons}
+    tensors |= {f"weight/{group.name}": group.weight for group in network.synapses}
+    tensors |= {f"delay/{group.name}": group.delay for group in network.synapses}
+    return {name: _smallest_type(values) for name, values in tensors.items()}
+
+
+def _tensor_entry(values: Integer) -> dict[str, Any]:
+    stored = _smallest_type(values)
+    return {"shape": list(stored.shape), "dtype": str(stored.dtype)}
+
+
+def _described_tensors(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    for entry in manifest["populations"]:
+        if entry["kind"] != "input":
+            yield f"bias/{entry['name']}", entry["bias_mantissa"]
+    for entry in manifest["synapses"]:
+        yield f"weight/{entry['name']}", entry["weight"]
+        yield f"delay/{entry['name']}", entry["delay"]
+
+
+def _describe_population(population: IntegerPopulation) -> dict[str, Any]:
+    if isinstance(population, IntegerInput):
+        return {"kind": "input", **asdict(population), "shape": list(population.shape)}
+    return {
+        "kind": "readout" if population.readout else "spiking",
+        "name": population.name,
+        "shape": list(population.shape),
+        "du": population.du,
+        "dv": population.dv,
+        "threshold": population.threshold,
+        "bias_mantissa": _tensor_entry(population.bias_mantissa),
+        "bias_exponent": population.bias_exponent,
+        "scale": population.scale,
+    }
+
+
+def _population(entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> IntegerPopulation:
+    shape = tuple(int(extent) for extent in entry["shape"])
+    if entry["kind"] == "input":
+        return IntegerInput(
+            str(entry["name"]),
+            shape,
+            float(entry["scale"]),
+            int(entry["minimum"]),
+            int(entry["maximum"]),
+            bool(entry["exact"]),
+        )
+    bias = tensors[f"bias/{entry['name']}"].astype(np.int64)
+    np.broadcast_to(bias, shape)
+    return IntegerNeurons(
+        str(entry["name"]),
+        shape,
+        du=int(entry["du"]),
+        dv=int(entry["dv"]),
+        threshold=int(entry["threshold"]),
+        bias_mantissa=bias,
+        bias_exponent=int(entry["bias_exponent"]),
+        scale=float(entry["scale"]),
+        readout=entry["kind"] == "readout",
+    )
+
+
+def _describe_synapses(group: IntegerSynapses) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "source": group.source,
+        "target": group.target,
+        "kind": "dense" if group.geometry is None else "convolution",
+        "weight": _tensor_entry(group.weight),
+        "geometry": None if group.geometry is None else asdict(group.geometry),
+        "exponent": group.exponent,
+        "delay": _tensor_entry(group.delay),
+        "computed_by": "host" if group.on_host else "chip",
+    }
+
+
+def _synapses(entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> IntegerSynapses:
+    geometry = entry["geometry"]
+    return IntegerSynapses(
+        str(entry["name"]),
+        str(entry["source"]),
+        str(entry["target"]),
+        tensors[f"weight/{entry['name']}"].astype(np.int64),
+        None
+        if geometry is None
+        else Geometry(**{key: _tuple_or_int(value) for key, value in geometry.items()}),
+        exponent=int(entry["exponent"]),
+        delay=tensors[f"delay/{entry['name']}"].astype(np.int64),
+        on_host=entry["computed_by"] == "host",
+    )
+
+
+def _tuple_or_int(value: Any) -> Any:
+    return tuple(int(item) for item in value) if isinstance(value, list) else int(value)
