@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +62,38 @@ def inputs() -> Any:
     return np.random.default_rng(1).integers(0, 2, (9, 4, 2, 4, 4))
 
 
-def left_behind(prefix: str) -> list[str]:
-    """Return shared memory segments and processes that a session has left."""
-    segments = [path.name for path in SHARED_MEMORY.glob("nc*")]
-    processes = []
+@pytest.fixture
+def left_behind(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Lists the files, shared memory and processes that the sessions of a test have left."""
+    sessions: list[Any] = []
+    prepare = run._Session._prepare_files
+
+    def prepare_and_remember(session: Any) -> None:
+        sessions.append(session)
+        prepare(session)
+
+    monkeypatch.setattr(run._Session, "_prepare_files", prepare_and_remember)
+
+    def look() -> list[str]:
+        assert sessions
+        found = []
+        for session in sessions:
+            prefix = session.setup.shm_prefix.removeprefix("/")
+            found += traces_of(str(session.directory), prefix)
+        return found
+
+    return look
+
+
+def traces_of(directory: str, prefix: str) -> list[str]:
+    """Return what one session has left: its directory, segments, and processes that name it."""
+    found = [directory] if Path(directory).exists() else []
+    found += [path.name for path in SHARED_MEMORY.glob(f"{prefix}*")]
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().decode()
-        except OSError:
-            continue
-        if "neurocompile_loihi2.worker" in command and prefix in command:
-            processes.append(command)
-    return segments + processes
+        with suppress(OSError):
+            if directory in path.read_bytes().decode(errors="replace"):
+                found.append(path.parent.name)
+    return found
 
 
 def test_layout_is_channels_last_with_flipped_kernels(program: Program) -> None:
@@ -253,33 +274,35 @@ def test_a_second_run_uses_the_same_processes(program: Program, inputs: Any) -> 
 
 
 @pytest.mark.lava
-def test_a_clean_end_leaves_nothing(program: Program, inputs: Any) -> None:
+def test_a_clean_end_leaves_nothing(
+    program: Program, inputs: Any, left_behind: Callable[[], list[str]]
+) -> None:
     program.run(inputs)
-    executor = program.executor()
-    assert isinstance(executor, LavaExecutor)
-    assert executor._session is not None
-    directory = executor._session.directory
-    assert directory.is_dir()
+    assert len(left_behind()) > 10  # the directory, segments of every channel, many processes
 
     program.close()
 
-    assert not directory.exists()
-    assert left_behind(str(directory)) == []
+    assert left_behind() == []
 
 
 @pytest.mark.lava
-def test_a_deadline_ends_lava_and_leaves_nothing(program: Program, inputs: Any) -> None:
+def test_a_deadline_ends_lava_and_leaves_nothing(
+    program: Program, inputs: Any, left_behind: Callable[[], list[str]]
+) -> None:
     with pytest.raises(
         DeadlineError, match="Lava did not finish before the deadline: give it more with --deadline"
     ):
         program.run(inputs, deadline=0.2)  # importing Lava alone takes longer
 
-    assert left_behind("neurocompile-") == []
+    assert left_behind() == []
 
 
 @pytest.mark.lava
 def test_a_lava_that_hangs_is_ended(
-    program: Program, inputs: Any, monkeypatch: pytest.MonkeyPatch
+    program: Program,
+    inputs: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    left_behind: Callable[[], list[str]],
 ) -> None:
     """All of Lava's processes are stopped in their tracks: no step is made any more."""
     monkeypatch.setattr(run, "STALL_SECONDS", 1.0)
@@ -294,11 +317,13 @@ def test_a_lava_that_hangs_is_ended(
     with pytest.raises(DeadlineError, match="Lava did not make a step within 1 s"):
         program.run(inputs)
 
-    assert left_behind("neurocompile-") == []
+    assert left_behind() == []
 
 
 @pytest.mark.lava
-def test_an_exception_inside_lava_is_told_and_ends_it(program: Program, inputs: Any) -> None:
+def test_an_exception_inside_lava_is_told_and_ends_it(
+    program: Program, inputs: Any, left_behind: Callable[[], list[str]]
+) -> None:
     """Lava would hang: a process that dies never answers those that wait for it."""
     broken = dict(program.extra_files)
     broken["loihi2.json"] = broken["loihi2.json"].replace(b'"vth": ', b'"vth": 0.5, "was": ')
@@ -327,7 +352,7 @@ def test_an_exception_inside_lava_is_told_and_ends_it(program: Program, inputs: 
     ):
         changed.run(inputs)
 
-    assert left_behind("neurocompile-") == []
+    assert left_behind() == []
 
 
 CHILD = """
@@ -335,7 +360,8 @@ import sys, numpy as np
 from neurocompile.program import load
 program = load(sys.argv[1])
 program.run(np.zeros((2, 4, 2, 4, 4)))
-print(program.executor()._session.directory, program.executor()._session.worker.pid, flush=True)
+session = program.executor()._session
+print(session.directory, session.worker.pid, session.setup.shm_prefix, flush=True)
 program.run(np.zeros((40000, 4, 2, 4, 4)))
 """
 
@@ -347,17 +373,19 @@ def test_lava_ends_when_its_parent_is_killed(program: Program, tmp_path: Path) -
         [sys.executable, "-c", CHILD, str(tmp_path / "program")], stdout=subprocess.PIPE, text=True
     )
     assert parent.stdout is not None
-    directory, group = parent.stdout.readline().split()
+    directory, group, prefix = parent.stdout.readline().split()
 
     parent.kill()
     parent.wait()
     parent.stdout.close()
 
     until = time.monotonic() + 30
-    while time.monotonic() < until and (run._group_is_alive(int(group)) or left_behind(directory)):
+    while time.monotonic() < until and (
+        run._group_is_alive(int(group)) or traces_of(directory, prefix.removeprefix("/"))
+    ):
         os.sched_yield()
     assert not run._group_is_alive(int(group))
-    assert left_behind(directory) == []
+    assert traces_of(directory, prefix.removeprefix("/")) == []
 
 
 def test_a_missing_lava_is_named_with_the_command_that_installs_it(
