@@ -63,6 +63,16 @@ def test_the_largest_weight_sets_the_scale_and_the_threshold_stays_exact(
     assert quantised.first_layer == "spikes"
 
 
+def test_the_scale_follows_the_rounded_threshold(chain: Chain, lif: MakeLif) -> None:
+    """254 / 0.3 = 846.7: the threshold is 846, and weights and biases use 846, too."""
+    network = chain((1,), {"fc": dense([[0.3]], [1.0]), "lif": lif((1,))})
+
+    neurons = neurons_of(quantise(assemble(network), LIMITS, steps=4).network, "lif")
+
+    assert neurons.threshold == neurons.scale == 846
+    assert abs(int(neurons.bias[0]) - 846 * 64) <= 2 ** (neurons.bias_exponent - 1)
+
+
 @pytest.mark.parametrize(("bits", "step"), [(8, 2), (6, 8), (4, 32), (2, 128)])
 def test_fewer_bits_are_coarser_steps(chain: Chain, lif: MakeLif, bits: int, step: int) -> None:
     generator = np.random.default_rng(0)
