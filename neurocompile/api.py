@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neurocompile import target as targets
+from neurocompile.atomic import check_writable
 from neurocompile.data import InputRange, Samples, load_samples, range_of
 from neurocompile.errors import (
     DataError,
@@ -80,6 +81,8 @@ def export(
     is written.
     """
     chosen = targets.find(target)
+    if output is not None:
+        check_writable(Path(output), directory=True)
     path = Path(source)
     if not path.exists():
         raise OptionError(
@@ -190,7 +193,14 @@ def _with_range(network: Network, given: InputRange | None, calibrate: str | Non
     if given is not None and calibrate is not None:
         raise OptionError("give either --input-range or --calibrate, not both")
     if calibrate is not None:
-        given = range_of(calibrate)
+        given, shape = range_of(calibrate)
+        (needed,) = {network.shapes[name] for name in network.of_type(Input)}
+        if shape != needed:
+            raise DataError(
+                Problem(
+                    "", f"--calibrate needs samples of shape {needed}", f"'{calibrate}' has {shape}"
+                )
+            )
     if given is None:
         return network
     nodes = {

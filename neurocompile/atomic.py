@@ -11,6 +11,8 @@ from pathlib import Path
 
 from neurocompile.errors import OptionError, Problem
 
+LONGEST_NAME = 200  # of a file, in bytes; temporary names are a little longer
+
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` in one step."""
@@ -18,11 +20,47 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def check_writable(path: Path, *, directory: bool = False) -> None:
+    """
+    Raise `OptionError` unless `path` can be written, as a file or as a directory.
+
+    Asked before anything long is started; nothing is created.
+    """
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    problem = ""
+    if existing == path and path.is_dir() != directory:
+        problem = "it is a file" if directory else "it is a directory"
+    elif existing != path and not existing.is_dir():
+        problem = f"'{existing}' is a file"
+    elif not os.access(existing, os.W_OK):
+        problem = f"'{existing}' is not writable"
+    elif len(os.fsencode(path.name)) > LONGEST_NAME or not path.name:
+        problem = "its name is empty or too long"
+    if problem:
+        what = "directory" if directory else "file"
+        raise OptionError(
+            Problem(
+                "",
+                f"the {what} '{path}' cannot be written",
+                problem,
+                "choose another place with -o",
+            )
+            if directory
+            else Problem("", f"the {what} '{path}' cannot be written", problem)
+        )
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place unless the block raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    check_writable(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+        )
+    except OSError as error:
+        raise OptionError(Problem("", f"the file '{path}' cannot be written ({error})")) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -49,8 +87,14 @@ def replacing_directory(path: Path, *, marker: str) -> Iterator[Path]:
                 remedy="choose another place with -o",
             )
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    check_writable(path, directory=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise OptionError(
+            Problem("", f"the directory '{path}' cannot be written ({error})")
+        ) from error
     discarded = temporary.with_name(f"{temporary.name}.old")
     try:
         yield temporary

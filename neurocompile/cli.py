@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from neurocompile import __version__, api
 from neurocompile import target as targets
-from neurocompile.atomic import write_text
+from neurocompile.atomic import check_writable, write_text
 from neurocompile.data import InputRange
 from neurocompile.doctor import examine
 from neurocompile.errors import NeurocompileError, OptionError
@@ -26,6 +27,8 @@ from neurocompile.run_file import run_file
 from neurocompile.verification import Comparison, Report
 
 DONE, DIFFERENT, IMPOSSIBLE = 0, 1, 2
+MOST_STEPS = 1_000_000
+SMALLEST_SPAN = 1e-30  # of an input range; payloads of anything smaller would overflow
 REPORT_JSON, RASTER = "report.json", "raster.png"
 
 
@@ -130,7 +133,7 @@ neurocompile export theirs.nir --target fixedpoint --dt 1e-4 --reset zero -o the
 @click.option("--weight-bits", type=int, default=8, show_default=True, help="From 2 to 8.")
 @click.option(
     "--steps",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_STEPS),
     help="Steps a sample may have at most; as trained if not given.",
 )
 @click.option(
@@ -204,7 +207,9 @@ neurocompile run runs/digits-loihi2 --input in.npz --output out.npz --on fixedpo
     help="Layers whose spikes to keep; membrane/NAME for membranes.",
 )
 @click.option("--on", metavar="NAME", help="Another executor of the same integers.")
-@click.option("--steps", type=click.IntRange(min=1), help="How often to show an input of one step.")
+@click.option(
+    "--steps", type=click.IntRange(1, MOST_STEPS), help="How often to show an input of one step."
+)
 @click.option("--deadline", type=float, metavar="SECONDS", help="Give up after so long.")
 def run_command(
     program: Path,
@@ -216,6 +221,7 @@ def run_command(
     deadline: float | None,
 ) -> None:
     """Run a program on the inputs of an .npz file."""
+    check_writable(output)
     loaded = load(program)
     with _progress() as progress_of:
         result = run_file(
@@ -277,8 +283,11 @@ def verify(
     deadline: float | None,
 ) -> int:
     """Compare every stage with the one before it, spike by spike. Exit code 1 if integers differ."""
+    if json_file is not None:
+        check_writable(json_file)
     if directory is not None:
         need_matplotlib()
+        check_writable(directory, directory=True)
     with _progress() as progress_of, load(program) as loaded:
         report = api.verify(
             loaded,
@@ -294,8 +303,10 @@ def verify(
         write_text(json_file, text)
     if directory is not None:
         write_text(directory / REPORT_JSON, text)
-        draw_raster(report, directory / RASTER)
-        click.echo(f"wrote {directory / REPORT_JSON} and {directory / RASTER}")
+        click.echo(f"wrote {directory / REPORT_JSON}")
+        if report.stages[0].spikes:
+            draw_raster(report, directory / RASTER)
+            click.echo(f"wrote {directory / RASTER}")
     return DIFFERENT if report.failed else DONE
 
 
@@ -355,9 +366,11 @@ def _parse_range(text: str | None) -> InputRange | None:
     try:
         numbers = [float(part) for part in text.split(":")]
         minimum, maximum, step = (*numbers, 0.0)[:3] if len(numbers) == 2 else numbers
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError
     except ValueError:
         raise OptionError(f"--input-range needs MIN:MAX or MIN:MAX:STEP, got '{text}'") from None
-    if not (minimum <= 0 <= maximum and minimum < maximum and step >= 0):
+    if not (minimum <= 0 <= maximum and maximum - minimum > SMALLEST_SPAN and step >= 0):
         raise OptionError(f"--input-range must reach from at most 0 to at least 0, got '{text}'")
     return InputRange(minimum, maximum, step)
 
@@ -400,6 +413,10 @@ def _print_program(program: Program) -> None:
             f"{room:.2f}x",
         )
     Console().print(table)
+    for layer, factor in program.facts["quantisation"]["scales_lowered_by_range_proof"].items():
+        click.echo(
+            f"'{layer}' has its weights shrunk {factor:.2f} times, so that {program.steps} steps are proven"
+        )
     first = program.facts["first_layer"]
     click.echo(f"first layer: {first['computed_by']} ({first['because']})")
     folding = program.facts.get("folding")

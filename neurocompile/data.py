@@ -8,7 +8,6 @@ Because those are grids, the compiler can carry them to the chip as integers wit
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ Integer = NDArray[np.int64]
 
 DIGITS_SPLIT_SEED = 0
 DIGITS_TEST_IMAGES = 360
+MOST_CHANNELS = 4  # of an image: grey, two polarities, RGB, RGBA
+MOST_CLASSES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -114,20 +115,23 @@ def load_samples(data: str) -> Samples:
     return Samples(chosen.images, chosen.labels)
 
 
-def range_of(data: str) -> InputRange:
+def range_of(data: str) -> tuple[InputRange, tuple[int, ...]]:
     """
-    Return the values that DATA takes: a data set's own range and grid, or what an .npz file spans.
+    Return the values that DATA takes, a data set's own range and grid or what an .npz file spans, and
+    the shape of its samples at one step.
 
     Integers are a grid of 1; a range always holds 0.
     """
     path = Path(data)
     if path.suffix != ".npz" or "input" not in read_npz(path):
-        return load_data_set(data.partition(":")[0] if path.suffix != ".npz" else data).input_range
+        data_set = load_data_set(data.partition(":")[0] if path.suffix != ".npz" else data)
+        return data_set.input_range, data_set.input_shape
     inputs = load_samples(data).inputs
     if inputs.size == 0:
         raise DataError(f"'{path}' holds no samples")
     step = 1.0 if (inputs == np.rint(inputs)).all() else 0.0
-    return InputRange(min(0.0, float(inputs.min())), max(0.0, float(inputs.max())), step)
+    span = InputRange(min(0.0, float(inputs.min())), max(0.0, float(inputs.max())), step)
+    return span, inputs.shape[2:]
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -135,12 +139,18 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise DataError(Problem("", f"there is no file '{path}'"))
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, Mapping):
-                raise DataError(Problem("", f"'{path}' holds one array, not an .npz archive"))
-            return {name: file[name] for name in file}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        file: Any = np.load(path, allow_pickle=False)
+        arrays = (
+            None
+            if isinstance(file, np.ndarray)
+            else {name: np.asarray(file[name]) for name in file}
+        )
+    except Exception as error:  # damaged archives fail in zlib, tokenize, struct and elsewhere
         raise DataError(Problem("", f"'{path}' is not a readable .npz file ({error})")) from error
+    if arrays is None:
+        raise DataError(Problem("", f"'{path}' holds one array, not an .npz archive"))
+    file.close()
+    return arrays
 
 
 def check_finite(what: str, values: NDArray[Any]) -> list[Problem]:
@@ -164,17 +174,23 @@ def _samples_of(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Samples:
                 f"it has {inputs.shape}",
             )
         )
-    if labels is not None and (labels.shape != inputs.shape[:1] or labels.dtype.kind not in "iu"):
-        problems.append(
-            Problem(
-                "",
-                f"'label' of '{path}' must be {inputs.shape[0]} integers",
-                f"it is {labels.dtype} of shape {labels.shape}",
-            )
-        )
+    if labels is not None:
+        problems += _problems_of_labels(f"'label' of '{path}'", labels, len(inputs))
     if problems:
         raise DataError(*problems)
     return Samples(inputs.astype(np.float32), None if labels is None else labels.astype(np.int64))
+
+
+def _problems_of_labels(what: str, labels: NDArray[Any], count: int) -> list[Problem]:
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
+        have = f"it is {labels.dtype} of shape {labels.shape}"
+        return [Problem("", f"{what} must be {count} integers", have)]
+    if labels.size == 0 or labels.min() < 0 or labels.max() >= MOST_CLASSES:
+        reach = (
+            f"they reach from {labels.min()} to {labels.max()}" if labels.size else "there are none"
+        )
+        return [Problem("", f"{what} must be classes from 0 on, at least one", reach)]
+    return []
 
 
 def _digits() -> DataSet:
@@ -231,18 +247,7 @@ def _from_training_npz(path: Path) -> DataSet:
                     f"it has shape {images.shape}",
                 )
             )
-        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-            problems.append(
-                Problem(
-                    "",
-                    f"y_{split} of '{path}' must be {images.shape[0]} integers",
-                    f"it is {labels.dtype} of shape {labels.shape}",
-                )
-            )
-        elif labels.size == 0 or labels.min() < 0:
-            problems.append(
-                Problem("", f"y_{split} of '{path}' must be classes from 0 on, at least one")
-            )
+        problems += _problems_of_labels(f"y_{split} of '{path}'", labels, len(images))
     if not problems and arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
         problems.append(
             Problem("", f"x_train and x_test of '{path}' must have one shape", "they have two")
@@ -269,14 +274,14 @@ def _from_training_npz(path: Path) -> DataSet:
 
 
 def _images(images: NDArray[Any]) -> Float:
-    """Return (N, T, C, H, W); of four axes, the last is the channel if it is the small one."""
+    """Return (N, T, C, H, W); of four axes, the last holds channels if it alone has few."""
     scaled: Float = images.astype(np.float32)
     if images.dtype == np.uint8:
         scaled /= np.float32(255)
     if scaled.ndim == 3:
         return scaled[:, np.newaxis, np.newaxis]
     if scaled.ndim == 4:
-        if scaled.shape[3] < scaled.shape[1]:
+        if scaled.shape[3] <= MOST_CHANNELS < scaled.shape[1]:
             scaled = np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
         return scaled[:, np.newaxis]
     return scaled

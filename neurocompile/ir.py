@@ -130,8 +130,12 @@ def output_shape(node: Node, shape: Shape) -> Shape:
     Raises `ValueError` with what the node needs where the input does not fit.
     """
     match node:
-        case Input() | Output():
+        case Input():
             return node.shape
+        case Output():
+            if shape != node.shape:
+                raise ValueError(f"has the shape {node.shape}, but gets {shape}")
+            return shape
         case Dense():
             if shape != node.input_shape:
                 raise ValueError(f"needs an input of shape {node.input_shape}, but gets {shape}")

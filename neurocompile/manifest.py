@@ -85,7 +85,10 @@ def read_files(path: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
     """Return the contents of all listed files, or raise with every file that is missing or changed."""
     problems: list[Problem] = []
     files: dict[str, bytes] = {}
-    for name, checksum in manifest.get("checksums", {}).items():
+    listed = manifest.get("checksums")
+    if not isinstance(listed, dict):
+        raise ProgramFormatError(Problem("", f"'{path / MANIFEST}' lists no checksums"))
+    for name, checksum in listed.items():
         file = path / name
         if Path(name).name != name or not file.is_file():
             problems.append(

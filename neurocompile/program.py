@@ -18,7 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from neurocompile import target as targets
 from neurocompile.atomic import replacing_directory
-from neurocompile.errors import DataError, OptionError, Problem, ProgramFormatError, RangeError
+from neurocompile.errors import (
+    DataError,
+    NeurocompileError,
+    OptionError,
+    Problem,
+    ProgramFormatError,
+    raise_all,
+)
 from neurocompile.integer import (
     STATE_FRACTION_BITS,
     Bound,
@@ -30,6 +37,8 @@ from neurocompile.integer import (
     Trace,
     to_payload,
 )
+from neurocompile.legal import problems_of
+from neurocompile.limits import Limits
 from neurocompile.manifest import (
     MANIFEST,
     describe_network,
@@ -40,6 +49,8 @@ from neurocompile.manifest import (
     seal,
     tensors_of,
 )
+from neurocompile.passes.prove_ranges import prove_ranges
+from neurocompile.passes.schedule import schedule
 from neurocompile.tensors import npz_bytes, read_tensors
 
 if TYPE_CHECKING:
@@ -126,7 +137,7 @@ class Program:
                 Problem(
                     "",
                     f"a program for '{self.target}' cannot run on '{name}'",
-                    remedy=f"choose '{self.target}' or 'fixedpoint', or export it for '{name}'",
+                    remedy=f"export it for '{name}', or leave --on out",
                 )
             )
         return targets.find(name).open(self)
@@ -279,7 +290,16 @@ def load(directory: Path | str) -> Program:
     files = read_files(path, manifest)
     try:
         program = _from_manifest(manifest, files)
-    except (KeyError, TypeError, ValueError, AttributeError, RangeError) as error:
+    except ProgramFormatError:
+        raise
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        NeurocompileError,
+    ) as error:
         raise ProgramFormatError(
             Problem(
                 "",
@@ -306,14 +326,29 @@ def _from_manifest(manifest: dict[str, Any], files: Mapping[str, bytes]) -> Prog
         "checksums",
         "checksum",
     }
-    return Program(
+    network = network_of(manifest, tensors)
+    raise_all(ProgramFormatError, problems_of(network))
+    program = Program(
         target=str(manifest["target"]),
         options={str(key): str(value) for key, value in manifest["options"].items()},
-        network=network_of(manifest, tensors),
+        network=network,
         schedule=Schedule(**manifest["schedule"]),
         bounds=tuple(Bound(**bound) for bound in manifest["bounds"]),
         steps=int(manifest["steps"]),
-        native_steps=manifest["native_steps"],
+        native_steps=None if manifest["native_steps"] is None else int(manifest["native_steps"]),
         facts={key: value for key, value in manifest.items() if key not in known},
         extra_files={name: content for name, content in files.items() if name != TENSORS},
     )
+    _prove_again(program)
+    return program
+
+
+def _prove_again(program: Program) -> None:
+    """Refuse a program whose timing or range proof is not that of its integers."""
+    limits = Limits(**program.facts["limits"])
+    if program.steps < 1 or (program.native_steps or 1) < 1:
+        raise ProgramFormatError("the manifest's steps must be positive")
+    if prove_ranges(program.network, limits, steps=program.steps) != program.bounds:
+        raise ProgramFormatError("the manifest's bounds are not those of its integers")
+    if schedule(program.network) != program.schedule:
+        raise ProgramFormatError("the manifest's schedule is not that of its network")

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from neurocompile import reference
 from neurocompile.data import Samples
-from neurocompile.errors import DataError, OptionError, Problem
+from neurocompile.errors import DataError, OptionError, Problem, ProgramFormatError
 from neurocompile.frontend.from_nir import from_nir
 from neurocompile.ir import LIF, Network
 from neurocompile.program import GRAPH, REFERENCE, Program, Result
@@ -167,20 +167,26 @@ def verify_program(
     are by default. Raises `OptionError` for stages that this program does not have.
     """
     one_step = samples.inputs.shape[1] == 1
-    inputs = repeat_steps(samples.inputs, program.native_steps if one_step else None)
+    shown = min(program.native_steps or 1, program.steps)
+    inputs = repeat_steps(samples.inputs, shown if one_step else None)
     program.payloads(inputs)  # refuse inputs before anything is run
     classes = int(np.prod(program.network[program.network.outputs[0]].shape))
-    if samples.labels is not None and not 0 <= samples.labels.max(initial=0) < classes:
-        raise DataError(
-            Problem(
-                "",
-                f"labels must be below the {classes} outputs",
-                f"they reach {samples.labels.max()}",
+    if samples.labels is not None and samples.labels.size:
+        least, most = int(samples.labels.min()), int(samples.labels.max())
+        if least < 0 or most >= classes:
+            raise DataError(
+                Problem(
+                    "",
+                    f"labels must be from 0 to {classes - 1}, as there are {classes} outputs",
+                    f"they reach from {least} to {most}",
+                )
             )
-        )
     names = _choose_stages(program, against)
     network = folded_network(program)
     progress_of = progress_of or (lambda _stage: lambda _done, _total: None)
+    for name in names:
+        if name not in ("torch", "float"):
+            program.executor(name)  # refuse a missing runtime before anything is run
     counters: Mapping[str, Mapping[str, int]] = {}
     stages: list[Stage] = []
     for name in names:
@@ -216,13 +222,21 @@ def verify_program(
 
 def folded_network(program: Program) -> Network:
     """Return the folded float network of a program, as its `graph.nir` and its manifest say."""
+    if GRAPH not in program.extra_files:
+        raise ProgramFormatError(
+            Problem(
+                "", f"a comparison needs the program's '{GRAPH}'", "it has none", "export it again"
+            )
+        )
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / GRAPH
         path.write_bytes(program.extra_files[GRAPH])
-        choices = program.facts["import"]["options"]
-        return from_nir(
-            path, profile=choices["profile"], dt=choices["dt"], reset=choices["reset"]
-        ).network
+        try:
+            choices = program.facts["import"]["options"]
+            dt, reset, profile = (choices[name] for name in ("dt", "reset", "profile"))
+        except (KeyError, TypeError) as error:
+            raise ProgramFormatError("the manifest does not say how its graph was read") from error
+        return from_nir(path, profile=profile, dt=dt, reset=reset).network
 
 
 def _choose_stages(program: Program, against: Sequence[str]) -> list[str]:

@@ -23,7 +23,18 @@ from neurocompile.integer import (
     IntegerNeurons,
     IntegerSynapses,
 )
-from neurocompile.ir import LIF, Conv2d, Dense, Flatten, Input, Network, Node, Output, Pool2d
+from neurocompile.ir import (
+    LIF,
+    Conv2d,
+    Dense,
+    Flatten,
+    Input,
+    Network,
+    Node,
+    Output,
+    Pool2d,
+    output_shape,
+)
 from neurocompile.program import Program
 
 settings.register_profile(
@@ -98,7 +109,9 @@ def chain() -> Callable[..., Network]:
         names = ["input", *nodes, "output"]
         edges = tuple(itertools.pairwise(names))
         everything: dict[str, Node] = {"input": Input(input_shape, input_range), **nodes}
-        shape = Network({**everything, "output": Output((1,))}, edges, steps).shapes[names[-2]]
+        shape = input_shape
+        for node in nodes.values():
+            shape = output_shape(node, shape)
         return Network({**everything, "output": Output(shape)}, edges, steps)
 
     return make

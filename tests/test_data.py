@@ -70,8 +70,8 @@ def test_ranges_for_calibration(tmp_path: Path) -> None:
     np.savez(tmp_path / "counts.npz", input=np.array([[[1.0, 3.0]]]))
     np.savez(tmp_path / "reals.npz", input=np.array([[[-0.5, 3.0]]]))
 
-    assert range_of(str(tmp_path / "counts.npz")) == InputRange(0, 3, 1)
-    assert range_of(str(tmp_path / "reals.npz")) == InputRange(-0.5, 3, 0)
+    assert range_of(str(tmp_path / "counts.npz")) == (InputRange(0, 3, 1), (2,))
+    assert range_of(str(tmp_path / "reals.npz")) == (InputRange(-0.5, 3, 0), (2,))
 
 
 def test_everything_wrong_with_a_file_is_told(tmp_path: Path) -> None:

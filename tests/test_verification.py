@@ -171,8 +171,11 @@ def test_samples_that_make_no_sense_are_refused(program: Program, samples: Sampl
         neurocompile.verify(program, data=samples, samples=0)
     with pytest.raises(DataError, match="there are no samples to verify on"):
         neurocompile.verify(program, data=Samples(samples.inputs[:0], None))
-    with pytest.raises(DataError, match="labels must be below the 3 outputs, but they reach 9"):
-        neurocompile.verify(program, data=Samples(samples.inputs, np.full(20, 9)))
+    with pytest.raises(
+        DataError,
+        match="labels must be from 0 to 2, as there are 3 outputs, but they reach from -1 to 9",
+    ):
+        neurocompile.verify(program, data=Samples(samples.inputs, np.repeat([9, -1], 10)))
 
 
 def test_decisions_are_the_largest_mean() -> None:

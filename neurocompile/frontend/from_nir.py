@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,9 @@ from neurocompile.ir import (
 
 PROFILES = ("auto", "ours", "literal")
 RESETS: tuple[Reset, ...] = ("zero", "subtract")
+MOST_STEPS = 1_000_000
+LARGEST_INTEGER = 1 << 24  # of strides, paddings and shapes
+DT_TOLERANCE = 1e-6  # of float32 files whose tau is dt
 FIRST_VERSION_WITH_RESET_VOLTAGE = (1, 0, 6)  # before it, NIR's specification meant subtraction
 
 Fields = Mapping[str, Any]
@@ -89,10 +92,9 @@ def from_nir(
     if dt is not None and not (np.isfinite(dt) and dt > 0):
         raise OptionError(Problem("", "--dt must be a positive number of seconds", f"it is {dt}"))
     file = read_nir(source) if isinstance(source, Path) else source
-    if file.root.get("type") != "NIRGraph":
-        raise NirFormatError(
-            Problem("", "a NIR file must hold a NIRGraph", f"it holds {file.root.get('type')!r}")
-        )
+    kind = file.root.get("type")
+    if not isinstance(kind, str) or kind != "NIRGraph":
+        raise NirFormatError(Problem("", "a NIR file must hold a NIRGraph", f"it holds {kind!r}"))
     raw_nodes = file.root.get("nodes")
     if not isinstance(raw_nodes, Mapping):
         raise NirFormatError("the NIR graph has no nodes")
@@ -116,7 +118,8 @@ def _edges(root: Fields) -> tuple[tuple[str, str], ...]:
 def _conventions(file: NirFile, profile: str, dt: float | None, reset: Reset | None) -> Conventions:
     metadata = file.root.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
-    ours = metadata.get("framework") == "neurocompile"
+    framework = metadata.get("framework")
+    ours = isinstance(framework, str) and framework == "neurocompile"
     if profile == "ours" and not ours:
         raise OptionError(
             Problem(
@@ -143,7 +146,9 @@ def _conventions(file: NirFile, profile: str, dt: float | None, reset: Reset | N
 
     chosen_dt = choose("dt", dt, _positive)
     chosen_reset = choose("reset", reset, _reset)
-    steps = choose("steps", None, lambda value: int(_positive(value)))
+    steps = choose("steps", None, _whole)
+    choose("scheme", None, lambda value: _only("euler", value))
+    choose("fire", None, lambda value: _only(">", value))
     input_range = None
     if "input_minimum" in trusted:
         limits = [choose(f"input_{end}", None, float) for end in ("minimum", "maximum", "step")]
@@ -158,7 +163,7 @@ def _conventions(file: NirFile, profile: str, dt: float | None, reset: Reset | N
     has_voltage = all(
         "v_reset" in fields
         for fields in file.root["nodes"].values()
-        if isinstance(fields, Mapping) and fields.get("type") in ("LIF", "IF")
+        if isinstance(fields, Mapping) and str(fields.get("type")) in ("LIF", "IF")
     )
     if chosen_reset is None and has_voltage and version >= FIRST_VERSION_WITH_RESET_VOLTAGE:
         chosen_reset = "zero"
@@ -173,10 +178,23 @@ def _positive(value: Any) -> float:
     return number
 
 
+def _whole(value: Any) -> int:
+    number = _positive(value)
+    if number != int(number) or number > MOST_STEPS:
+        raise ValueError(f"{number} is no number of steps")
+    return int(number)
+
+
+def _only(known: str, value: Any) -> str:
+    if not isinstance(value, str) or value != known:
+        raise ValueError(f"only '{known}' is known")
+    return value
+
+
 def _reset(value: Any) -> Reset:
-    if value not in RESETS:
+    if not isinstance(value, str) or value not in RESETS:
         raise ValueError(f"{value} is no reset")
-    return cast(Reset, value)
+    return value
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -258,16 +276,27 @@ def _pair(fields: Fields, name: str, least: int, default: int | None = None) -> 
     value = _array(fields, name).ravel()
     if value.size == 1:
         value = np.repeat(value, 2)
-    if value.size != 2 or (value != np.rint(value)).any() or (value < least).any():
+    whole = (value == np.rint(value)) & (value >= least) & (value <= LARGEST_INTEGER)
+    if value.size != 2 or not whole.all():
         raise _MalformedError(
             (f"needs one or two integers from {least} in '{name}'", f"it is {fields[name]}")
         )
     return int(value[0]), int(value[1])
 
 
+def _integer(fields: Fields, name: str, default: int) -> int:
+    if name not in fields:
+        return default
+    value = _array(fields, name)
+    if value.size != 1 or value.flat[0] != np.rint(value.flat[0]):
+        raise _MalformedError((f"needs an integer in '{name}'", f"it is {fields[name]}"))
+    return int(value.flat[0])
+
+
 def _shape(fields: Fields, name: str) -> Shape:
     value = np.atleast_1d(_array(fields, name))
-    if (value != np.rint(value)).any() or (value < 1).any() or value.ndim != 1:
+    whole = (value == np.rint(value)) & (value >= 1) & (value <= LARGEST_INTEGER)
+    if not whole.all() or value.ndim != 1:
         raise _MalformedError((f"needs a shape in '{name}'", f"it is {fields[name]}"))
     return tuple(int(extent) for extent in value)
 
@@ -291,7 +320,7 @@ def _affine(fields: Fields, _conventions: Conventions) -> Dense:
 def _conv2d(fields: Fields, _conventions: Conventions) -> Conv2d:
     weight = _array(fields, "weight", 4)
     bias = _array(fields, "bias") if "bias" in fields else np.zeros(len(weight))
-    groups = int(np.asarray(fields.get("groups", 1)))
+    groups = _integer(fields, "groups", 1)
     dilation = _pair(fields, "dilation", 1, default=1)
     stride = _pair(fields, "stride", 1, default=1)
     if bias.shape != weight.shape[:1]:
@@ -326,8 +355,8 @@ def _pool(fields: Fields, *, average: bool) -> Pool2d:
 
 
 def _flatten(fields: Fields, _conventions: Conventions) -> Flatten:
-    start = int(np.asarray(fields.get("start_dim", 1)))
-    end = int(np.asarray(fields.get("end_dim", -1)))
+    start = _integer(fields, "start_dim", 1)
+    end = _integer(fields, "end_dim", -1)
     axes = len(_shape(fields, "input_type")) if "input_type" in fields else None
     if start != 0 or (end != -1 and (axes is None or end != axes - 1)):
         raise _MalformedError(
@@ -345,7 +374,7 @@ def _lif(fields: Fields, conventions: Conventions) -> LIF:
     if (tau <= 0).any():
         raise _MalformedError(("needs time constants above 0", f"the smallest is {tau.min():g}"))
     fraction = dt / tau
-    if (fraction > 1 + 1e-9).any():
+    if (fraction > 1 + DT_TOLERANCE).any():
         raise _MalformedError(
             (
                 f"needs a time step of at most its time constant, {tau.min():g} s",
@@ -353,13 +382,9 @@ def _lif(fields: Fields, conventions: Conventions) -> LIF:
                 "give the dt that the network was trained with: --dt",
             )
         )
-    return _neuron(
-        fields,
-        conventions,
-        decay=1 - fraction,
-        gain=_array(fields, "r") * fraction,
-        leak=_array(fields, "v_leak"),
-    )
+    r, leak = _array(fields, "r"), _array(fields, "v_leak")
+    fraction, r, leak = _broadcast(np.minimum(fraction, 1), r, leak)
+    return _neuron(fields, conventions, decay=1 - fraction, gain=r * fraction, leak=leak)
 
 
 def _if(fields: Fields, conventions: Conventions) -> LIF:
@@ -393,13 +418,17 @@ def _neuron(
     reset_to = _array(fields, "v_reset") if "v_reset" in fields else np.zeros_like(threshold)
     if conventions.reset == "subtract":
         reset_to = np.zeros_like(threshold)
-    try:
-        arrays = np.broadcast_arrays(decay, gain, leak, threshold, reset_to)
-    except ValueError:
-        shapes = [array.shape for array in (decay, gain, leak, threshold, reset_to)]
-        raise _MalformedError(("needs parameters of one shape", f"they have {shapes}")) from None
+    arrays = _broadcast(decay, gain, leak, threshold, reset_to)
     names = ("decay", "gain", "leak", "threshold", "reset_to")
     return LIF(**dict(zip(names, arrays, strict=True)), reset=conventions.reset)
+
+
+def _broadcast(*arrays: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    try:
+        return tuple(np.broadcast_arrays(*arrays))
+    except ValueError:
+        shapes = sorted({array.shape for array in arrays})
+        raise _MalformedError(("needs parameters of one shape", f"they have {shapes}")) from None
 
 
 def _needs_dt(conventions: Conventions) -> float:

@@ -47,7 +47,7 @@ def read_nir(path: Path) -> NirFile:
                 raise NirFormatError(Problem("", f"'{path}' is an HDF5 file, but not a NIR graph"))
             budget = _Budget(max(SMALL_BYTES, size * LARGEST_EXPANSION))
             version = file.get("version")
-            text = _dataset("version", version, budget) if version is not None else ""
+            text = _dataset("version", version, budget) if isinstance(version, h5py.Dataset) else ""
             root = _group("node", file["node"], budget, 0)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise NirFormatError(Problem("", f"'{path}' is not a NIR file ({error})")) from error

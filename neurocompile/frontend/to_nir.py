@@ -149,6 +149,11 @@ def _convert(module: nn.Module, shape: Shape, dt: float) -> nir.NIRNode | tuple[
         case nn.Conv2d():
             if module.padding_mode != "zeros":
                 return "needs zero padding", f"it pads with '{module.padding_mode}'"
+            extents = [
+                d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)
+            ]
+            if module.padding == "same" and any(extent % 2 for extent in extents):
+                return "needs a padding that is the same on both sides", "its kernel is even"
             return nir.Conv2d(
                 input_shape=shape[1:],
                 weight=_numpy(module.weight),

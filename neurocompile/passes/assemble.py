@@ -209,8 +209,8 @@ def _unsupported_neurons(network: Network) -> list[Problem]:
                     "train with a hard reset to 0, or check --reset",
                 )
             )
-        convolved = any(isinstance(network.nodes[s], Conv2d) for s in network.sources(name))
-        if convolved and node.gain.ndim == 3 and (node.gain != node.gain[:, :1, :1]).any():
+        by_channel = any(not isinstance(network.nodes[s], Dense) for s in network.sources(name))
+        if by_channel and node.gain.ndim == 3 and (node.gain != node.gain[:, :1, :1]).any():
             problems.append(
                 Problem(name, "needs one input gain per channel", "it differs inside a channel")
             )

@@ -53,6 +53,7 @@ FirstLayer = Literal["auto", "graded", "host"]
 
 NO_CURRENT_MEMORY = 4095  # du: u forgets all (Lava adds 1), so that u is the input of this step
 HOST_WEIGHT_BITS = 16
+HOST_FRACTION_BITS = 40  # smaller weights than this are nothing beside a threshold of 17 bits
 SCALE_ATTEMPTS = 64
 
 
@@ -102,6 +103,15 @@ def quantise(
         (item.minimum, item.maximum, item.exact) == (0, 1, True) for item in inputs.values()
     )
     if spikes:
+        if first_layer != "auto":
+            raise OptionError(
+                Problem(
+                    "",
+                    f"--first-layer {first_layer} is for analogue inputs",
+                    "this network's input is spikes",
+                    "leave it out, or give the values with --input-range",
+                )
+            )
         chosen = _Quantiser(limits, weight_bits, steps, frozenset()).run(network, inputs)
         return Quantised(chosen[0], "spikes", "the input is spikes", chosen[1])
 
@@ -191,6 +201,7 @@ class _Quantiser:
             probe = _stand_alone(neurons, integers, sources)
             bound = bound_of(probe, neurons, self.limits, steps=self.steps)
             if not list(excess(bound)):
+                _refuse_vanished(population, groups, integers, wanted / scale, self.steps)
                 return neurons, integers, wanted / scale
             overshoot = max(
                 bound.current / bound.current_limit, bound.membrane / bound.membrane_limit
@@ -235,6 +246,15 @@ class _Quantiser:
                 )
             scale = threshold / population.threshold
             dv = round((1 - population.decay) * (1 << self.limits.decay_bits))
+            if dv == 0 and population.decay < 1:
+                raise RangeError(
+                    Problem(
+                        population.name,
+                        f"needs a leak of at least 1/{2 << self.limits.decay_bits} a step",
+                        f"it is {1 - population.decay:.3g}",
+                        "use neurons without a leak, or a shorter time constant",
+                    )
+                )
         else:
             threshold, dv = READOUT_THRESHOLD, 0
         mantissa, exponent = self._bias(population.bias * scale)
@@ -275,13 +295,40 @@ class _Quantiser:
         if group.name in self.on_host:
             largest = float(np.abs(real).max(initial=0)) or 1.0
             room = ((1 << (HOST_WEIGHT_BITS - 1)) - 1) / largest
-            fraction_bits = max(0, math.floor(math.log2(room)))
+            fraction_bits = min(max(0, math.floor(math.log2(room))), HOST_FRACTION_BITS)
             weight = np.rint(real * 2.0**fraction_bits)
             return replace(integers, weight=weight, exponent=-fraction_bits, on_host=True)
         unit = self.limits.weight_unit(self.weight_bits)
         highest = self.limits.largest_weight(self.weight_bits)
         return replace(
             integers, weight=np.clip(np.rint(real / unit) * unit, -highest - unit, highest)
+        )
+
+
+def _refuse_vanished(
+    population: SpikingPopulation | ReadoutPopulation,
+    groups: tuple[SynapseGroup, ...],
+    integers: tuple[IntegerSynapses, ...],
+    shrunk: float,
+    steps: int,
+) -> None:
+    """Raise `RangeError` if synapses that are not zero all became zero."""
+    lost = [
+        real.name
+        for real, integer in zip(groups, integers, strict=True)
+        if real.operator.weight.any() and not integer.weight.any()
+    ]
+    if lost:
+        raise RangeError(
+            Problem(
+                population.name,
+                "needs weights that are not all rounded to zero",
+                f"those of {', '.join(lost)} are, the range proof over {steps} steps having shrunk "
+                f"them {shrunk:.3g} times"
+                if shrunk > 1
+                else f"those of {', '.join(lost)} are, beside the layer's bias, threshold or other weights",
+                "export for fewer steps with --steps" if shrunk > 1 else "rescale the layer",
+            )
         )
 
 

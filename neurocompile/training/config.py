@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from neurocompile.errors import OptionError, Problem
 
@@ -27,8 +27,15 @@ class StageSettings(_Settings):
     """A convolution with batch norm and LIF, and the average pooling after it (1 is none)."""
 
     channels: int = Field(gt=0)
-    kernel: int = Field(gt=0)
+    kernel: int = Field(gt=0)  # odd: "same" padding is the same on both sides for odd ones only
     pool: int = Field(default=1, gt=0)
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, kernel: int) -> int:
+        if kernel % 2 == 0:
+            raise ValueError("kernels must be odd, so that both sides are padded alike")
+        return kernel
 
 
 class NeuronSettings(_Settings):

@@ -26,10 +26,10 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from neurocompile.atomic import write_text
+from neurocompile.atomic import check_writable, write_text
 from neurocompile.data import DataSet, Images, load_data_set
-from neurocompile.errors import CheckpointError, DataError, OptionError, Problem
-from neurocompile.training.checkpoint import BEST, LAST, METRICS
+from neurocompile.errors import CheckpointError, DataError, OptionError, Problem, raise_all
+from neurocompile.training.checkpoint import BEST, LAST, METRICS, load_checkpoint
 from neurocompile.training.config import TrainSettings
 from neurocompile.training.curves import CURVES, plot_curves
 from neurocompile.training.losses import tet_loss
@@ -192,6 +192,9 @@ def train(
                 remedy="choose another directory with -o, or continue it with --resume",
             )
         )
+    check_writable(run_directory, directory=True)
+    if resume:
+        _check_resumable(settings, last)
     data = load_data_set(settings.data)
     _check_shapes(data, settings)
 
@@ -253,6 +256,19 @@ def train(
     return TrainingResult(run_directory, metrics)
 
 
+def _check_resumable(settings: TrainSettings, last: Path) -> None:
+    """Refuse to continue with other settings than the run began with; only epochs may change."""
+    before, now = load_checkpoint(last).settings.model_dump(), settings.model_dump()
+    problems = [
+        Problem(
+            "", f"a resumed run must keep '{name}' at {before[name]}", f"{now[name]} is asked for"
+        )
+        for name in before
+        if name != "epochs" and before[name] != now[name]
+    ]
+    raise_all(OptionError, problems)
+
+
 def _check_shapes(data: DataSet, settings: TrainSettings) -> None:
     problems: list[Problem] = []
     steps = data.train.images.shape[1]
@@ -265,19 +281,19 @@ def _check_shapes(data: DataSet, settings: TrainSettings) -> None:
                 f"use --timesteps {steps}",
             )
         )
-    _, height, width = data.input_shape
-    reduction = 1
+    _, *size = data.input_shape
     for number, stage in enumerate(settings.stages, start=1):
-        reduction *= stage.pool
-        if height // reduction == 0 or width // reduction == 0:
+        if any(extent % stage.pool for extent in size):
             problems.append(
                 Problem(
                     f"pool{number}",
-                    f"reduces the image by {reduction}",
-                    f"it is only {height} x {width}",
-                    "leave out a pool with --config",
+                    f"needs an image that it divides by {stage.pool}",
+                    f"it gets {size[0]} x {size[1]}",
+                    "crop or resize the images, or leave out a pool with --config",
                 )
             )
+            break
+        size = [extent // stage.pool for extent in size]
     if problems:
         raise DataError(*problems)
 

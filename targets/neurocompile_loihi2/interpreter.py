@@ -18,6 +18,7 @@ from neurocompile.target import Availability
 
 VARIABLE = "NEUROCOMPILE_LAVA_PYTHON"
 PROBE_SECONDS = 60
+LONGEST_SOCKET_FOLDER = 60  # a socket's path has 108 bytes, of which multiprocessing takes 40
 INSTALL = (
     "pip install 'neurocompile[loihi2]'"
     if sys.version_info < (3, 11)
@@ -57,7 +58,10 @@ def link_packages(directory: Path) -> None:
 
 def worker_environment(directory: Path) -> dict[str, str]:
     """Return the environment of a worker that runs in `directory`."""
-    return {**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
+    if len(os.fsencode(directory)) < LONGEST_SOCKET_FOLDER:
+        environment["TMPDIR"] = str(directory)  # multiprocessing's own folders go with the session
+    return environment
 
 
 def probe(python: str) -> dict[str, Any]:

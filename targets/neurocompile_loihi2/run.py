@@ -21,9 +21,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,14 +32,20 @@ import numpy as np
 from neurocompile_fixedpoint.engine import input_sum
 from numpy.typing import NDArray
 
-from neurocompile.errors import DeadlineError, ExecutionError, NeurocompileError, Problem
+from neurocompile.errors import (
+    DeadlineError,
+    ExecutionError,
+    NeurocompileError,
+    Problem,
+    ProgramFormatError,
+)
 from neurocompile.integer import Integer, IntegerNetwork, IntegerNeurons, Trace
 from neurocompile.program import Program, load
 from neurocompile.run_file import run_file
 from neurocompile.target import Progress
 from neurocompile.tensors import npz_bytes, read_tensors
 from neurocompile_loihi2.interpreter import lava_python, link_packages, worker_environment
-from neurocompile_loihi2.lower import ARRAYS, LAYOUT, channels_first, channels_last
+from neurocompile_loihi2.lower import ARRAYS, LAYOUT, channels_first, channels_last, lower
 from neurocompile_loihi2.worker_setup import CONTROL, Setup
 
 START_SECONDS = 300.0  # importing Lava and building large matrices
@@ -64,8 +71,7 @@ class LavaExecutor:
         self._session: _Session | None = None
         lava_python()
         self.program = program
-        layout: dict[str, Any] = json.loads(program.extra_files[LAYOUT])
-        self.layout = layout
+        self.layout = _layout_of(program)
 
     def run(
         self,
@@ -85,15 +91,15 @@ class LavaExecutor:
         try:
             recorded = session.run(self._streams(payloads), progress, ends)
         except BaseException:
-            self.close()
+            self.close(at_once=True)
             raise
         return self._trace(recorded, output, record)
 
-    def close(self) -> None:
-        """End the Lava processes."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+    def close(self, *, at_once: bool = False) -> None:
+        """End the Lava processes; `at_once` does not wait for them to finish."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close(at_once=at_once)
 
     def __del__(self) -> None:
         self.close()
@@ -173,6 +179,31 @@ class LavaExecutor:
         )
 
 
+def _layout_of(program: Program) -> dict[str, Any]:
+    """Return the stored layout; raises `ProgramFormatError` unless it is that of the integers."""
+    try:
+        layout: dict[str, Any] = json.loads(program.extra_files[LAYOUT])
+        expected, _arrays = lower(program)
+        names = {
+            name: (tuple(entry["shape"]), entry["dtype"])
+            for name, entry in layout["arrays"].items()
+        }
+        read_tensors(program.extra_files[ARRAYS], names)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ProgramFormatError(
+            Problem("", f"the program's '{LAYOUT}' is damaged ({error})", remedy="export it again")
+        ) from error
+    if layout != expected:
+        raise ProgramFormatError(
+            Problem(
+                "",
+                f"the program's '{LAYOUT}' is not that of its integers",
+                remedy="export it again",
+            )
+        )
+    return layout
+
+
 class _Session:
     """A worker process with a built network, and the files that it shares with us."""
 
@@ -186,7 +217,7 @@ class _Session:
             self._prepare_files()
             self._start(ends)
         except BaseException:
-            self.close()
+            self.close(at_once=True)
             raise
 
     def _prepare_files(self) -> None:
@@ -322,7 +353,6 @@ class _Session:
                 reached, last_progress = int(self.control[1]), now
                 report(reached - self.base)
             if ends is not None and now > ends:
-                self.close()
                 raise DeadlineError(
                     Problem(
                         "",
@@ -332,7 +362,6 @@ class _Session:
                 )
             if now - last_progress > patience:
                 said = self._said()
-                self.close()
                 raise DeadlineError(
                     Problem("", f"Lava did not {what} within {patience:g} s", remedy=said)
                 )
@@ -348,37 +377,55 @@ class _Session:
         lines = [line.rstrip() for line in self.log if line.strip()]
         return "it said:\n    " + "\n    ".join(lines[-LOG_LINES:]) if lines else "it said nothing"
 
-    def close(self) -> None:
-        """End the worker's process group, remove its shared memory and our files."""
-        worker, self.worker = self.worker, None
-        if worker is not None:
-            if worker.stdin is not None:
-                try:
-                    worker.stdin.write("stop\n")
-                    worker.stdin.close()
-                except OSError:
-                    pass
-            self._end(worker)
-            self.replies.close()
-            self.log.close()
-        for file in SHARED_MEMORY.glob(f"{self.setup.shm_prefix.removeprefix('/')}*"):
-            file.unlink(missing_ok=True)
-        shutil.rmtree(self.directory, ignore_errors=True)
+    def close(self, *, at_once: bool) -> None:
+        """
+        End the worker's process group, remove its shared memory and our files.
+
+        A worker that finished its last request ends by itself when told; `at_once` it is not asked.
+        An interruption waits until this is done: half of it would leave processes behind.
+        """
+        with _uninterrupted():
+            if self.worker is not None:
+                self._end(self.worker, at_once=at_once)
+                self.replies.close()
+                self.log.close()
+            for file in SHARED_MEMORY.glob(f"{self.setup.shm_prefix.removeprefix('/')}*"):
+                file.unlink(missing_ok=True)
+            shutil.rmtree(self.directory, ignore_errors=True)
+            self.worker = None
 
     @staticmethod
-    def _end(worker: subprocess.Popen[str]) -> None:
-        """Wait for the group to end by itself, then ask it to, then kill it."""
-        group = worker.pid
+    def _end(worker: subprocess.Popen[str], *, at_once: bool) -> None:
+        """Tell the worker to stop, then its group to end, then kill it."""
+        assert worker.stdin is not None
+        with suppress(OSError):
+            if not at_once:
+                worker.stdin.write("stop\n")
+            worker.stdin.close()
         for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number is None and at_once:
+                continue
             if number is not None:
                 with suppress(ProcessLookupError):
-                    os.killpg(group, number)
+                    os.killpg(worker.pid, number)
             deadline = time.monotonic() + POLITE_SECONDS
             while time.monotonic() < deadline:
-                ended = worker.poll() is not None
-                if ended and not _group_is_alive(group):
+                if worker.poll() is not None and not _group_is_alive(worker.pid):
                     return
                 time.sleep(0.01)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Keep SIGINT away for the length of the block, where Python lets us (in the main thread)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _reporter(
@@ -426,7 +473,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--record", default="", help="layers to record, separated by commas, or all"
     )
-    parser.add_argument("--steps", type=int, help="how often to present an input of one step")
+    parser.add_argument("--steps", type=_positive, help="how often to present an input of one step")
     parser.add_argument("--deadline", type=float, help="seconds after which to give up")
     options = parser.parse_args(arguments)
     try:
@@ -449,6 +496,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"neurocompile: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
 
 
 def _print_progress(done: int, total: int) -> None:

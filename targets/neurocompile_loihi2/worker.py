@@ -18,6 +18,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,6 +27,7 @@ from typing import Any
 from neurocompile_loihi2 import shim
 from neurocompile_loihi2.worker_setup import Setup
 
+STOP_SECONDS = 10.0
 CHANNEL_SLOTS = 2  # of shared memory per connection; Lava's 64 exhaust /dev/shm on large networks
 
 
@@ -99,14 +101,16 @@ def _end_the_group_on_exceptions() -> None:
 
 
 def _requests(directory: Path) -> SimpleQueue[str]:
-    """Return the lines of standard input as they come; its end without a `stop` ends the group."""
+    """Return the lines of standard input as they come; its end ends the group, after a stop later."""
     requests: SimpleQueue[str] = SimpleQueue()
 
     def read() -> None:
+        asked_to_stop = False
         for line in sys.stdin:
+            asked_to_stop = line.strip() == "stop"
             requests.put(line.strip())
-            if line.strip() == "stop":
-                return
+        if asked_to_stop:
+            time.sleep(STOP_SECONDS)  # Lava's own stop can hang, too
         shutil.rmtree(directory, ignore_errors=True)
         os.killpg(os.getpgrp(), signal.SIGTERM)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -322,7 +323,10 @@ def test_a_lava_that_hangs_is_ended(
 
 @pytest.mark.lava
 def test_an_exception_inside_lava_is_told_and_ends_it(
-    program: Program, inputs: Any, left_behind: Callable[[], list[str]]
+    program: Program,
+    inputs: Any,
+    left_behind: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Lava would hang: a process that dies never answers those that wait for it."""
     broken = dict(program.extra_files)
@@ -346,6 +350,9 @@ def test_an_exception_inside_lava_is_told_and_ends_it(
         }
     )
 
+    monkeypatch.setattr(
+        run, "_layout_of", lambda program: json.loads(program.extra_files["loihi2.json"])
+    )
     with (
         changed,
         pytest.raises(ExecutionError, match=r"(?s)Lava's worker failed: it said:.*TypeError"),

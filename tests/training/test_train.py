@@ -70,6 +70,16 @@ def test_a_resumed_run_keeps_its_history(tmp_path: Path) -> None:
     assert again.metrics["accuracy_per_epoch"] == result.metrics["accuracy_per_epoch"]
 
 
+def test_a_run_is_resumed_with_its_own_settings_only(tmp_path: Path) -> None:
+    train(small(epochs=1), tmp_path / "run")
+
+    with pytest.raises(OptionError) as raised:
+        train(small(epochs=2, seed=3, timesteps=3), tmp_path / "run", resume=True)
+
+    assert "a resumed run must keep 'seed' at 0, but 3 is asked for" in str(raised.value)
+    assert "a resumed run must keep 'timesteps' at 2, but 3 is asked for" in str(raised.value)
+
+
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     train(small(epochs=1), tmp_path / "run")
 
@@ -84,21 +94,21 @@ def test_somebodys_images_change_channels_size_and_classes(tmp_path: Path) -> No
     path = tmp_path / "mine.npz"
     np.savez(
         path,
-        x_train=generator.integers(0, 256, (20, 12, 10, 3), dtype=np.uint8),
+        x_train=generator.integers(0, 256, (20, 12, 8, 3), dtype=np.uint8),
         y_train=np.arange(20) % 4,
-        x_test=generator.integers(0, 256, (8, 12, 10, 3), dtype=np.uint8),
+        x_test=generator.integers(0, 256, (8, 12, 8, 3), dtype=np.uint8),
         y_test=np.arange(8) % 4,
     )
 
     train(small(data=str(path), epochs=1), tmp_path / "run")
 
     trained = load_checkpoint(tmp_path / "run")
-    assert trained.network.input_shape == (3, 12, 10)
+    assert trained.network.input_shape == (3, 12, 8)
     assert trained.classes == 4
     assert trained.input_range.step == 1 / 255
 
 
-def test_images_too_small_for_the_pools_and_wrong_frames_are_refused_together(
+def test_images_that_pools_do_not_divide_and_wrong_frames_are_refused_together(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "tiny.npz"
@@ -111,7 +121,9 @@ def test_images_too_small_for_the_pools_and_wrong_frames_are_refused_together(
     assert "has 5 frames a sample, but 2 steps are asked for: use --timesteps 5" in str(
         raised.value
     )
-    assert "layer 'pool2' reduces the image by 4, but it is only 3 x 3" in str(raised.value)
+    assert "layer 'pool1' needs an image that it divides by 2, but it gets 3 x 3" in str(
+        raised.value
+    )
     assert not (tmp_path / "run").exists()
 
 

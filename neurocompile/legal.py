@@ -1,0 +1,129 @@
+"""
+What makes an integer network legal: names, shapes and ranges that fit each other.
+
+The compiler builds only such networks; one that is read from disk is held to the same rules before
+anything computes with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from neurocompile.errors import Problem
+from neurocompile.integer import (
+    Geometry,
+    IntegerInput,
+    IntegerNetwork,
+    IntegerNeurons,
+    IntegerPopulation,
+    IntegerSynapses,
+    conv_output,
+)
+
+LARGEST_PAYLOAD = 1 << 31
+LONGEST_DELAY = 1 << 16
+LARGEST_SHIFT = 62
+
+
+def problems_of(network: IntegerNetwork) -> list[Problem]:
+    """Return everything that is illegal about `network`; nothing for what the compiler builds."""
+    problems = list(_problems_of_names(network))
+    if problems:
+        return problems
+    for population in network.populations:
+        problems += _problems_of_population(population)
+    for group in network.synapses:
+        problems += _problems_of_synapses(network, group)
+    return problems
+
+
+def _problems_of_names(network: IntegerNetwork) -> Iterable[Problem]:
+    names = [population.name for population in network.populations]
+    groups = [group.name for group in network.synapses]
+    for kind, listed in (("population", names), ("synapse group", groups)):
+        for name in sorted({name for name in listed if listed.count(name) > 1}):
+            yield Problem(name, f"must be the only {kind} of its name")
+    if len(network.inputs) != 1 or len(network.outputs) != 1:
+        yield Problem(
+            "",
+            "a program needs one input and one output",
+            f"there are {len(network.inputs)} and {len(network.outputs)}",
+        )
+    for name in network.outputs:
+        if name not in {neurons.name for neurons in network.neurons}:
+            yield Problem("", f"the output '{name}' must be a population of neurons")
+    for group in network.synapses:
+        known = [name for name in (group.source, group.target) if name in names]
+        if len(known) < 2:
+            yield Problem(
+                group.name, "must join populations", f"{group.source} or {group.target} is none"
+            )
+        elif names.index(group.source) >= names.index(group.target):
+            yield Problem(group.name, "must lead from an earlier population to a later one")
+        elif group.target in {item.name for item in network.inputs}:
+            yield Problem(group.name, "must not end in an input")
+
+
+def _problems_of_population(population: IntegerPopulation) -> Iterable[Problem]:
+    if not (math.isfinite(population.scale) and population.scale > 0):
+        yield Problem(population.name, "needs a positive scale", f"it is {population.scale}")
+    if any(extent < 1 for extent in population.shape):
+        yield Problem(population.name, "needs a shape", f"it is {population.shape}")
+    if isinstance(population, IntegerInput):
+        low, high = population.minimum, population.maximum
+        if not -LARGEST_PAYLOAD <= low <= high <= LARGEST_PAYLOAD:
+            yield Problem(population.name, "needs a range of values", f"it is {low} to {high}")
+    elif isinstance(population, IntegerNeurons) and abs(population.bias_exponent) > LARGEST_SHIFT:
+        yield Problem(population.name, "needs a bias exponent", f"it is {population.bias_exponent}")
+
+
+def _problems_of_synapses(network: IntegerNetwork, group: IntegerSynapses) -> Iterable[Problem]:
+    source, target = network[group.source].shape, network[group.target].shape
+    if group.geometry is None:
+        needed: tuple[int, ...] = (math.prod(target), math.prod(source))
+        if group.weight.shape != needed:
+            yield Problem(
+                group.name, f"needs weights of shape {needed}", f"they have {group.weight.shape}"
+            )
+    else:
+        yield from _problems_of_convolution(group.name, group.geometry, group, source, target)
+    if group.delay.shape not in ((), source):
+        yield Problem(
+            group.name, f"needs delays of shape {source}", f"they have {group.delay.shape}"
+        )
+    if group.delay.size and not 0 <= group.delay.min() <= group.delay.max() <= LONGEST_DELAY:
+        yield Problem(group.name, f"needs delays from 0 to {LONGEST_DELAY}")
+    if abs(group.exponent) > LARGEST_SHIFT:
+        yield Problem(group.name, "needs a weight exponent", f"it is {group.exponent}")
+
+
+def _problems_of_convolution(
+    name: str,
+    geometry: Geometry,
+    group: IntegerSynapses,
+    source: tuple[int, ...],
+    target: tuple[int, ...],
+) -> Iterable[Problem]:
+    positive = (*geometry.stride, *geometry.dilation, geometry.groups)
+    if min(positive) < 1 or min(geometry.padding) < 0:
+        yield Problem(name, "needs strides, dilations and groups from 1 and paddings from 0")
+        return
+    weight = group.weight.shape
+    if len(weight) != 4 or len(source) != 3 or len(target) != 3:
+        yield Problem(name, "needs weights with four axes, between images", f"they have {weight}")
+        return
+    size = [
+        conv_output(*sizes)
+        for sizes in zip(
+            source[1:],
+            weight[2:],
+            geometry.stride,
+            geometry.padding,
+            geometry.dilation,
+            strict=True,
+        )
+    ]
+    channels = weight[1] * geometry.groups
+    if channels != source[0] or weight[0] % geometry.groups or (weight[0], *size) != target:
+        yield Problem(name, f"must lead from {source} to {target}", f"its weights have {weight}")
