@@ -139,17 +139,14 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise DataError(Problem("", f"there is no file '{path}'"))
     try:
-        file: Any = np.load(path, allow_pickle=False)
-        arrays = (
-            None
-            if isinstance(file, np.ndarray)
-            else {name: np.asarray(file[name]) for name in file}
-        )
+        with path.open("rb") as stream:
+            file: Any = np.load(stream, allow_pickle=False)
+            single = isinstance(file, np.ndarray)
+            arrays = {} if single else {name: np.asarray(file[name]) for name in file}
     except Exception as error:  # damaged archives fail in zlib, tokenize, struct and elsewhere
         raise DataError(Problem("", f"'{path}' is not a readable .npz file ({error})")) from error
-    if arrays is None:
+    if single:
         raise DataError(Problem("", f"'{path}' holds one array, not an .npz archive"))
-    file.close()
     return arrays
 
 

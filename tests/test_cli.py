@@ -297,6 +297,50 @@ def test_damaged_programs_and_wrong_inputs_are_refused(
     assert not (tmp_path / "out.npz").exists()
 
 
+def test_outputs_that_cannot_be_written_are_refused_first(
+    program: Path, run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    np.savez(tmp_path / "in.npz", input=np.zeros((1, 3, 1, 8, 8)))
+    execute = [
+        "run",
+        str(program),
+        "--on",
+        "fixedpoint",
+        "--input",
+        str(tmp_path / "in.npz"),
+        "--output",
+    ]
+    verify = ["verify", str(program), "--input", "digits", "--samples", "1"]
+    file, folder = str(tmp_path / "file"), str(tmp_path / "folder")
+
+    refused([*execute, folder], capsys, "cannot be written, but it is a directory")
+    refused([*execute, f"{file}/x.npz"], capsys, "cannot be written, but", "is a file")
+    refused([*verify, "--json", folder], capsys, "cannot be written, but it is a directory")
+    refused([*verify, "--report", file], capsys, "cannot be written, but it is a file")
+    refused(["export", str(run), "--target", "fixedpoint", "-o", f"{file}/x"], capsys, "is a file")
+    refused(
+        ["export", str(run), "--target", "fixedpoint", "-o", "n" * 300],
+        capsys,
+        "its name is empty or too long",
+    )
+    refused(
+        ["train", "--preset", "digits", "-o", file], capsys, "cannot be written, but it is a file"
+    )
+
+
+def test_fewer_steps_than_trained_are_verified_with_those(
+    run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    short = str(tmp_path / "short")
+    assert main(["export", str(run), "--target", "fixedpoint", "--steps", "2", "-o", short]) == 0
+
+    assert main(["verify", short, "--input", "digits", "--samples", "5"]) == 0
+
+    assert "accuracy on 5 samples, 2 steps" in capsys.readouterr().out
+
+
 def test_too_many_steps_are_refused_with_the_way_out(
     program: Path, tmp_path: Path, capsys: Capture
 ) -> None:

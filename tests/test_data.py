@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from neurocompile.data import InputRange, load_data_set, load_samples, range_of
 from neurocompile.errors import DataError
@@ -38,6 +41,8 @@ def test_the_test_split_is_the_default_for_samples() -> None:
         ((6, 8, 9), (6, 1, 1, 8, 9)),
         ((6, 8, 9, 3), (6, 1, 3, 8, 9)),
         ((6, 3, 8, 9), (6, 1, 3, 8, 9)),
+        ((6, 16, 8, 8), (6, 1, 16, 8, 8)),
+        ((6, 3, 3, 3), (6, 1, 3, 3, 3)),
         ((6, 5, 2, 8, 9), (6, 5, 2, 8, 9)),
     ],
 )
@@ -93,6 +98,32 @@ def test_everything_wrong_with_a_file_is_told(tmp_path: Path) -> None:
     assert "y_train" in text
     assert "must be (N, H, W), (N, H, W, C)" in text
     assert "must be classes from 0 on" in text
+
+
+@pytest.mark.parametrize("labels", [np.array([-1]), np.array([2**63 + 5], dtype=np.uint64)])
+def test_labels_that_are_no_classes_are_refused(tmp_path: Path, labels: NDArray[Any]) -> None:
+    np.savez(tmp_path / "in.npz", input=np.zeros((1, 1, 3)), label=labels)
+
+    with pytest.raises(DataError, match="'label' of .* must be classes from 0 on"):
+        load_samples(str(tmp_path / "in.npz"))
+
+
+def test_damaged_archives_are_refused_whatever_breaks(tmp_path: Path) -> None:
+    path = tmp_path / "in.npz"
+    np.savez_compressed(path, input=np.arange(3000.0).reshape(10, 10, 30))
+    content = path.read_bytes()
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(content)
+        for place in generator.integers(0, len(content), 4):
+            damaged[place] = generator.integers(0, 256)
+        path.write_bytes(bytes(damaged))
+        with suppress(DataError):
+            load_samples(str(path))
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "array.npy").rename(path)
+    with pytest.raises(DataError, match="holds one array, not an .npz archive"):
+        load_samples(str(path))
 
 
 def test_objects_are_not_unpickled(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from neurocompile.errors import OptionError, ProgramFormatError
 from neurocompile.ir import LIF, Dense, Network
+from neurocompile.manifest import seal
 from neurocompile.pipeline import CompileOptions, compile_network
 from neurocompile.program import load
 from neurocompile.target import find
@@ -158,3 +159,69 @@ def test_a_moved_program_still_loads(directory: Path, tmp_path: Path) -> None:
     shutil.move(directory, tmp_path / "elsewhere")
 
     assert load(tmp_path / "elsewhere").target == "loihi2"
+
+
+def resealed(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change a manifest and seal it again, as somebody would who means it."""
+    path = directory / "program.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    for name in ("format", "version", "checksums", "checksum"):
+        manifest.pop(name, None)
+    files = {file.name: file.read_bytes() for file in directory.iterdir() if file != path}
+    path.write_text(seal(manifest, files))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda m: m["populations"][1].update(name="other"), "is not a complete program"),
+        (
+            lambda m: m["populations"][1].update(shape=[3]),
+            "is not a complete program|needs weights of shape",
+        ),
+        (
+            lambda m: m["populations"][1].update(threshold=131072),
+            "is not a complete program.*needs a threshold",
+        ),
+        (lambda m: m["populations"][1].update(dv=10_000_000), "needs a decay dv"),
+        (lambda m: m["populations"][1].update(scale=0), "needs a positive scale"),
+        (lambda m: m["populations"][0].update(scale=float("nan")), "needs a positive scale"),
+        (lambda m: m["populations"][1].update(bias_exponent=10**7), "needs a bias exponent"),
+        (lambda m: m["synapses"][0].update(source="none"), "must join populations"),
+        (lambda m: m["synapses"][0].update(source="lif"), "must lead from an earlier population"),
+        (
+            lambda m: m["synapses"][0].update(geometry={"stride": [0, 1]}),
+            "from 1 and paddings from 0",
+        ),
+        (lambda m: m["outputs"].append("x"), "needs one input and one output"),
+        (
+            lambda m: m["bounds"][0].update(current=5),
+            "the manifest's bounds are not those of its integers",
+        ),
+        (lambda m: m["schedule"]["depth"].update(lif=2), "the manifest's schedule is not that"),
+        (lambda m: m.update(steps=-1), "the manifest's steps must be positive"),
+        (lambda m: m.update(native_steps="many"), "is not a complete program"),
+        (lambda m: m.pop("limits"), "is not a complete program"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(
+    directory: Path, change: Callable[[dict[str, Any]], Any], text: str
+) -> None:
+    resealed(directory, change)
+
+    with pytest.raises(ProgramFormatError, match=text):
+        load(directory)
+
+
+def test_a_layout_that_is_not_that_of_the_integers_is_refused(directory: Path) -> None:
+    layout = directory / "loihi2.json"
+    layout.write_text(layout.read_text().replace('"vth": 508', '"vth": 507'))
+    resealed(directory, lambda _manifest: None)
+    program = load(directory)
+
+    pytest.importorskip("lava")
+    with pytest.raises(
+        ProgramFormatError, match="the program's 'loihi2.json' is not that of its integers"
+    ):
+        program.run(np.zeros((1, 1, 2)))

@@ -155,6 +155,42 @@ def test_a_step_longer_than_the_time_constant_is_refused(write: Write) -> None:
         from_nir(path, dt=1e-3)
 
 
+def test_a_float32_time_constant_may_equal_the_step(write: Write) -> None:
+    node = lif_node()
+    node.tau, node.r = np.full(2, 1e-4, np.float32), np.ones(2)
+
+    found = from_nir(write({"fc": affine(), "lif": node}, (2,), (2,)), dt=1e-4).network.nodes["lif"]
+
+    assert isinstance(found, LIF)
+    assert found.decay.min() >= 0
+    np.testing.assert_allclose(found.decay, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("node", "field", "value", "text"),
+    [
+        ("conv", "groups", 1.5, "needs an integer in 'groups'"),
+        ("conv", "groups", "one", "needs numbers in 'groups'"),
+        ("conv", "stride", [2.0**62, 1.0], "needs one or two integers from 1 in 'stride'"),
+        ("lif", "tau", [1e-3, 1e-3, 1e-3], "needs parameters of one shape"),
+        ("output", "shape", [1, 4, 5], "has the shape"),
+    ],
+)
+def test_fields_that_make_no_sense_are_named(
+    write: Write, node: str, field: str, value: Any, text: str
+) -> None:
+    conv = nir.Conv2d((4, 4), np.ones((1, 1, 1, 1)), 1, 0, 1, 1, np.zeros(1))
+    full = np.ones((1, 4, 4))
+    lif = nir.LIF(full, full, 0 * full, full, 0 * full)
+    path = write({"conv": conv, "lif": lif}, (1, 4, 4), (1, 4, 4))
+    with h5py.File(path, "a") as file:
+        del file[f"node/nodes/{node}/{field}"]
+        file[f"node/nodes/{node}/{field}"] = value
+
+    with pytest.raises(NirFormatError, match=f"layer '{node}' {text}"):
+        from_nir(path, dt=1e-4)
+
+
 def test_metadata_of_strangers_is_not_trusted(write: Write) -> None:
     path = write({"fc": affine(), "lif": lif_node()}, (2,), (2,), dt=1e-4, framework="someone")
 

@@ -175,6 +175,40 @@ def test_weights_too_large_for_their_threshold_are_refused(chain: Chain, lif: Ma
         quantise(assemble(network), LIMITS, steps=4)
 
 
+def test_weights_that_a_long_sample_would_round_to_zero_are_refused(chain: Chain) -> None:
+    network = assemble(chain((1000,), {"fc": dense(np.full((1, 1000), 0.5))}))
+
+    with pytest.raises(
+        RangeError,
+        match=r"layer 'fc' needs weights that are not all rounded to zero.*over 1000 steps.*--steps",
+    ):
+        quantise(network, LIMITS, steps=1000)
+
+
+def test_weights_that_vanish_beside_a_bias_are_refused(chain: Chain, lif: MakeLif) -> None:
+    network = assemble(chain((1,), {"fc": dense([[1e-6]], [5000.0]), "lif": lif((1,))}))
+
+    with pytest.raises(RangeError, match="those of fc are, beside the layer's bias"):
+        quantise(network, LIMITS, steps=4)
+
+
+def test_a_leak_that_twelve_bits_cannot_hold_is_refused(chain: Chain, lif: MakeLif) -> None:
+    """1 - 1e-4 would round to no leak at all, and the neuron would count forever."""
+    network = assemble(chain((1,), {"fc": dense([[1.0]]), "lif": lif((1,), decay=1 - 1e-4)}))
+
+    with pytest.raises(
+        RangeError, match="layer 'lif' needs a leak of at least 1/8192 a step, but it is 0.0001"
+    ):
+        quantise(network, LIMITS, steps=4)
+
+
+def test_a_first_layer_is_not_chosen_for_spikes(chain: Chain, lif: MakeLif) -> None:
+    network = assemble(chain((1,), {"fc": dense([[1.0]]), "lif": lif((1,))}))
+
+    with pytest.raises(OptionError, match="--first-layer host is for analogue inputs"):
+        quantise(network, LIMITS, steps=4, first_layer="host")
+
+
 def test_impossible_bits_are_refused(chain: Chain, lif: MakeLif) -> None:
     network = assemble(chain((1,), {"fc": dense([[1.0]]), "lif": lif((1,))}))
 

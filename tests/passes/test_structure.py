@@ -214,6 +214,22 @@ def test_all_unsupported_neurons_are_reported_together(chain: Chain, lif: MakeLi
     assert "layer 'shifted' needs a reset to zero, but it resets to 0.25" in text
 
 
+def test_a_gain_that_differs_inside_a_channel_is_refused_without_a_dense_layer(
+    chain: Chain, lif: MakeLif
+) -> None:
+    plain = lif((1, 2, 2))
+    uneven = LIF(
+        decay=plain.decay,
+        gain=np.array([[[1.0, 1.0], [1.0, 4.0]]]),
+        leak=plain.leak,
+        threshold=plain.threshold,
+        reset_to=plain.reset_to,
+    )
+
+    with pytest.raises(UnsupportedError, match="layer 'lif' needs one input gain per channel"):
+        assemble(chain((1, 2, 2), {"lif": uneven}))
+
+
 def test_two_linear_layers_in_a_row_are_refused(chain: Chain) -> None:
     dense = Dense(np.ones((2, 2)), np.zeros(2))
 

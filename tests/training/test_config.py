@@ -61,6 +61,10 @@ def test_all_mistakes_are_told_with_the_nearest_names() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (
+            {"preset": "digits", "overrides": ['stages=[{"channels":4,"kernel":2}]']},
+            "kernels must be odd",
+        ),
         ({"preset": "mnist"}, "there is no preset 'mnist': choose from digits"),
         ({"preset": "digits", "overrides": ["epochs"]}, "--set needs key=value, got 'epochs'"),
         ({"config": Path("none.toml")}, "cannot read the configuration 'none.toml'"),
