@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from neurocompile.ir import LIF, Conv2d, Dense, Flatten, Float, Input, Network, Node, Output, Pool2d
 
 SAMPLES_AT_ONCE = 64
+
+WINDOWS: Callable[..., Float] = sliding_window_view  # numpy 1 types its axis as one number
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Trace:
 
 def simulate(
     network: Network,
-    inputs: NDArray[np.floating],
+    inputs: NDArray[np.floating[Any]],
     *,
     membranes: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -124,7 +127,7 @@ def windows(
     """Return the windows (samples, channels, out h, out w, kernel h, kernel w) of zero-padded `x`."""
     padded = np.pad(x, ((0, 0), (0, 0), *((amount, amount) for amount in padding)))
     reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
-    view = sliding_window_view(padded, reach, axis=(2, 3))
+    view = WINDOWS(padded, reach, axis=(2, 3))
     return view[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
 
 

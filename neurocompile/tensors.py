@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 LARGEST_TENSOR_BYTES = 2 << 30
 NPY_HEADER_BYTES = 256
+
+READ_ARRAY: Callable[..., NDArray[Any]] = np.lib.format.read_array  # untyped in numpy 1
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -43,7 +45,7 @@ def read_tensors(
                         f"tensor '{name}' is larger than the manifest says, or than is allowed"
                     )
                 with archive.open(members[name]) as stream:
-                    array = np.lib.format.read_array(stream, allow_pickle=False)
+                    array = READ_ARRAY(stream, allow_pickle=False)
                 if array.shape != shape or array.dtype != np.dtype(dtype):
                     raise ValueError(
                         f"tensor '{name}' is {array.dtype} {array.shape}, not {dtype} {shape}"

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from neurocompile.integer import (
     STATE_FRACTION_BITS,
@@ -41,6 +42,9 @@ STATE_MAXIMUM = (1 << 23) - 1
 EXACT_IN_FLOAT64 = 1 << 53
 
 SAMPLES_AT_ONCE = 64
+
+Real = NDArray[np.float64]
+WINDOWS: Callable[..., Real] = sliding_window_view  # numpy 1 types its axis as one number
 
 
 def trunc12(product: Integer) -> Integer:
@@ -126,14 +130,14 @@ def accumulate(synapses: IntegerSynapses, x: Integer, target_shape: tuple[int, .
     return sums.astype(np.int64).reshape(len(x), *target_shape)
 
 
-def _convolve(x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
+def _convolve(x: Real, weight: Real, geometry: Geometry) -> Real:
     """Cross-correlate (samples, channels, h, w) with zero padding, group by group."""
     pad_h, pad_w = geometry.padding
     padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)))
     out_channels, channels, kernel_h, kernel_w = weight.shape
     dilation_h, dilation_w = geometry.dilation
     reach = (dilation_h * (kernel_h - 1) + 1, dilation_w * (kernel_w - 1) + 1)
-    windows = sliding_window_view(padded, reach, axis=(2, 3))
+    windows = WINDOWS(padded, reach, axis=(2, 3))
     windows = windows[
         :, :, :: geometry.stride[0], :: geometry.stride[1], ::dilation_h, ::dilation_w
     ]
