@@ -306,9 +306,9 @@ def test_a_lava_that_hangs_is_ended(
     left_behind: Callable[[], list[str]],
 ) -> None:
     """All of Lava's processes are stopped in their tracks: no step is made any more."""
+    program.run(inputs)
     monkeypatch.setattr(run, "STALL_SECONDS", 1.0)
     monkeypatch.setattr(run, "POLITE_SECONDS", 0.5)
-    program.run(inputs)
     executor = program.executor()
     assert isinstance(executor, LavaExecutor)
     assert executor._session is not None
