@@ -63,8 +63,8 @@ class LavaExecutor:
     """
     A program on Lava's fixed-point CPU simulator.
 
-    The Lava processes are built at the first run and kept for further runs that need the same steps,
-    records.
+    The Lava processes are built at the first run, and kept for further runs of as many steps a sample
+    that record no other layers.
     """
 
     def __init__(self, program: Program) -> None:
