@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -221,7 +221,7 @@ def test_nan_weights_unknown_nodes_and_impossible_layers_are_named(
     }
     names = list(nodes)
     path = tmp_path / "bad.nir"
-    write_nir(path, nir.NIRGraph(nodes=nodes, edges=list(itertools.pairwise(names))))
+    write_nir(path, nir.NIRGraph(nodes=nodes, edges=list(pairwise(names))))
 
     refused(
         ["export", str(path), "--target", "loihi2", "-o", str(tmp_path / "out")],
@@ -238,7 +238,7 @@ def test_nan_weights_unknown_nodes_and_impossible_layers_are_named(
         "output": nir.Output({"output": np.array([2])}),
     }
     names = list(nodes)
-    write_nir(path, nir.NIRGraph(nodes=nodes, edges=list(itertools.pairwise(names))))
+    write_nir(path, nir.NIRGraph(nodes=nodes, edges=list(pairwise(names))))
     refused(
         [
             "export",
@@ -378,8 +378,12 @@ def test_training_mistakes_are_refused(tmp_path: Path, capsys: Capture) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("dt", -1.0), ("fire", ">="), ("scheme", "exact"), ("steps", 1.5), ("reset", "soft")],
+)
 def test_a_stranger_file_with_metadata_of_ours_damaged(
-    run: Path, tmp_path: Path, capsys: Capture
+    run: Path, tmp_path: Path, capsys: Capture, name: str, value: object
 ) -> None:
     assert (
         main(["export", str(run), "--target", "fixedpoint", "-o", str(tmp_path / "program")]) == 0
@@ -387,11 +391,46 @@ def test_a_stranger_file_with_metadata_of_ours_damaged(
     path = tmp_path / "graph.nir"
     path.write_bytes((tmp_path / "program" / "graph.nir").read_bytes())
     with h5py.File(path, "a") as file:
-        del file["node/metadata/dt"]
-        file["node/metadata/dt"] = -1.0
+        del file[f"node/metadata/{name}"]
+        file[f"node/metadata/{name}"] = value
 
     refused(
         ["export", str(path), "--target", "fixedpoint", "-o", str(tmp_path / "out")],
         capsys,
-        "metadata 'dt' is damaged",
+        f"metadata '{name}' is damaged",
     )
+
+
+def test_ranges_that_make_no_sense_are_refused(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    export = ["export", str(run), "--target", "fixedpoint", "-o", str(tmp_path / "out")]
+    np.savez(tmp_path / "in.npz", input=np.zeros((1, 1, 5)))
+
+    for text in ("0:inf", "nan:1", "0:1e-320", "0", "a:b"):
+        refused([*export, "--input-range", text], capsys, "--input-range")
+    refused(
+        [*export, "--calibrate", str(tmp_path / "in.npz")],
+        capsys,
+        "--calibrate needs samples of shape (1, 8, 8)",
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.npz"]
+
+
+def test_a_report_on_a_network_without_spikes_has_no_picture(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    nodes = {
+        "input": nir.Input({"input": np.array([2])}),
+        "fc": nir.Affine(weight=np.eye(2), bias=np.zeros(2)),
+        "output": nir.Output({"output": np.array([2])}),
+    }
+    write_nir(tmp_path / "fc.nir", nir.NIRGraph(nodes=nodes, edges=list(pairwise(nodes))))
+    np.savez(tmp_path / "in.npz", input=np.ones((2, 3, 2)))
+    program, report = str(tmp_path / "program"), tmp_path / "report"
+    assert main(["export", str(tmp_path / "fc.nir"), "--target", "fixedpoint", "-o", program]) == 0
+
+    assert (
+        main(["verify", program, "--input", str(tmp_path / "in.npz"), "--report", str(report)]) == 0
+    )
+
+    assert [path.name for path in report.iterdir()] == ["report.json"]
+    assert "raster" not in capsys.readouterr().out

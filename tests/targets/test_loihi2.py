@@ -395,6 +395,37 @@ def test_lava_ends_when_its_parent_is_killed(program: Program, tmp_path: Path) -
     assert traces_of(directory, prefix.removeprefix("/")) == []
 
 
+INTERRUPTED = """
+import os, signal, sys, threading, numpy as np
+from neurocompile.program import load
+program = load(sys.argv[1])
+program.run(np.zeros((2, 4, 2, 4, 4)))
+session = program.executor()._session
+print(session.directory, session.setup.shm_prefix, flush=True)
+try:
+    program.run(np.zeros((40000, 4, 2, 4, 4)), progress=lambda done, total: os.kill(os.getpid(), signal.SIGINT))
+except KeyboardInterrupt:
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.lava
+def test_repeated_interruptions_leave_nothing(program: Program, tmp_path: Path) -> None:
+    """Every report of progress interrupts, also while Lava is being ended."""
+    program.save(tmp_path / "program")
+
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path / "program")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    directory, prefix = done.stdout.split()
+    assert done.returncode != 0
+    assert traces_of(directory, prefix.removeprefix("/")) == []
+
+
 def test_a_missing_lava_is_named_with_the_command_that_installs_it(
     program: Program, inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
