@@ -83,7 +83,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         ],
         "epochs": 40,
         "learning_rate": 3e-3,
-        "weight_decay": 5e-4,
+        "weight_decay": 2e-3,
     }
 }
 
