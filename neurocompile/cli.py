@@ -21,13 +21,13 @@ from neurocompile.atomic import check_writable, write_text
 from neurocompile.data import InputRange
 from neurocompile.doctor import examine
 from neurocompile.errors import NeurocompileError, OptionError
+from neurocompile.frontend.from_nir import MOST_STEPS
 from neurocompile.program import Program, load
 from neurocompile.raster import draw_raster, need_matplotlib
 from neurocompile.run_file import run_file
 from neurocompile.verification import Comparison, Report
 
 DONE, DIFFERENT, IMPOSSIBLE = 0, 1, 2
-MOST_STEPS = 1_000_000
 SMALLEST_SPAN = 1e-30  # of an input range; payloads of anything smaller would overflow
 REPORT_JSON, RASTER = "report.json", "raster.png"
 

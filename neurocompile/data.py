@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurocompile.errors import DataError, MissingDependencyError, Problem
+from neurocompile.errors import DataError, MissingDependencyError, Problem, raise_all
 
 Float = NDArray[np.float32]
 Integer = NDArray[np.int64]
@@ -173,8 +173,7 @@ def _samples_of(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Samples:
         )
     if labels is not None:
         problems += _problems_of_labels(f"'label' of '{path}'", labels, len(inputs))
-    if problems:
-        raise DataError(*problems)
+    raise_all(DataError, problems)
     return Samples(inputs.astype(np.float32), None if labels is None else labels.astype(np.int64))
 
 
@@ -253,8 +252,7 @@ def _from_training_npz(path: Path) -> DataSet:
         problems.append(
             Problem("", f"x_train and x_test of '{path}' must have one type", "they have two")
         )
-    if problems:
-        raise DataError(*problems)
+    raise_all(DataError, problems)
     train, test = arrays["x_train"], arrays["x_test"]
     if train.dtype == np.uint8:
         input_range = InputRange(0.0, 1.0, 1 / 255)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurocompile.errors import Problem, ProgramFormatError
+from neurocompile.errors import Problem, ProgramFormatError, raise_all
 from neurocompile.integer import (
     Geometry,
     Integer,
@@ -106,8 +106,7 @@ def read_files(path: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
                 )
             )
         files[name] = content
-    if problems:
-        raise ProgramFormatError(*problems)
+    raise_all(ProgramFormatError, problems)
     return files
 
 

@@ -174,8 +174,7 @@ class Program:
             for name in names
             if name not in known
         ]
-        if problems:
-            raise OptionError(*problems)
+        raise_all(OptionError, problems)
         return tuple(dict.fromkeys(names))
 
     def payloads(self, inputs: NDArray[Any]) -> Integer:
@@ -238,8 +237,7 @@ class Program:
                         "prepare them as in training, or export again with --input-range MIN:MAX",
                     )
                 )
-        if problems:
-            raise DataError(*problems)
+        raise_all(DataError, problems)
         return payloads
 
     def to_source_units(self, trace: Trace) -> Result:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Protocol
 
-from neurocompile.errors import OptionError, Problem
+from neurocompile.errors import OptionError, Problem, raise_all
 from neurocompile.integer import Integer, Trace
 from neurocompile.limits import Limits
 
@@ -161,6 +161,5 @@ def resolve_options(target: Target, chosen: Mapping[str, str]) -> dict[str, str]
         for name, option in target.options.items()
         if name in chosen and chosen[name] not in option.choices
     ]
-    if problems:
-        raise OptionError(*problems)
+    raise_all(OptionError, problems)
     return {name: chosen.get(name, option.choices[0]) for name, option in target.options.items()}

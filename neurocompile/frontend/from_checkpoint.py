@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neurocompile.errors import EquivalenceError, Problem, ProgramFormatError
+from neurocompile.errors import EquivalenceError, Problem, ProgramFormatError, raise_all
 from neurocompile.frontend.fold_batchnorm import fold_batchnorm
 from neurocompile.frontend.from_nir import Imported, from_nir
 from neurocompile.frontend.to_nir import to_nir, write_nir
@@ -171,5 +171,4 @@ def _prove_file(folded: SpikingNetwork, imported: Imported, probe: torch.Tensor)
         problems.append(
             Problem("", "the NIR file must give the same logits", f"they differ by {largest:.3g}")
         )
-    if problems:
-        raise EquivalenceError(*problems)
+    raise_all(EquivalenceError, problems)

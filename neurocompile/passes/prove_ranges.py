@@ -19,7 +19,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from neurocompile.errors import Problem, RangeError
+from neurocompile.errors import Problem, RangeError, raise_all
 from neurocompile.integer import (
     READOUT_THRESHOLD,
     STATE_FRACTION_BITS,
@@ -48,8 +48,7 @@ def prove_ranges(network: IntegerNetwork, limits: Limits, *, steps: int) -> tupl
         if not group.on_host
         for problem in _weights(group, limits)
     ]
-    if problems:
-        raise RangeError(*problems)
+    raise_all(RangeError, problems)
     return bounds
 
 

@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from neurocompile.errors import OptionError, Problem, RangeError
+from neurocompile.errors import OptionError, Problem, RangeError, raise_all
 from neurocompile.integer import (
     READOUT_THRESHOLD,
     STATE_FRACTION_BITS,
@@ -182,8 +182,7 @@ class _Quantiser:
             synapses += groups
             if factor > 1:
                 lowered[population.name] = factor
-        if problems:
-            raise RangeError(*problems)
+        raise_all(RangeError, problems)
         return IntegerNetwork(tuple(populations), tuple(synapses), network.outputs), lowered
 
     def _fit(

@@ -294,8 +294,7 @@ def _check_shapes(data: DataSet, settings: TrainSettings) -> None:
             )
             break
         size = [extent // stage.pool for extent in size]
-    if problems:
-        raise DataError(*problems)
+    raise_all(DataError, problems)
 
 
 def _loader(images: Images, settings: TrainSettings, *, shuffle: bool) -> DataLoader[Any]:
