@@ -8,7 +8,7 @@ Because those are grids, the compiler can carry them to the chip as integers wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ from neurocompile.errors import DataError, MissingDependencyError, Problem, rais
 Float = NDArray[np.float32]
 Integer = NDArray[np.int64]
 
+Inputs = NDArray[Any] | Mapping[str, NDArray[Any]]
+"""Values for a network: (samples, steps, *input shape), by name where there are several inputs."""
+
+SEVERAL = "input/"  # before an input's name in files for networks with several
 DIGITS_SPLIT_SEED = 0
 DIGITS_TEST_IMAGES = 360
 MOST_CHANNELS = 4  # of an image: grey, two polarities, RGB, RGBA
@@ -70,8 +74,56 @@ class DataSet:
 class Samples:
     """Inputs for `run` and `verify`: (samples, steps or 1, *input shape), labels where known."""
 
-    inputs: Float
+    inputs: Inputs
     labels: Integer | None
+
+    def first(self, count: int) -> Samples:
+        """Return the first `count` samples."""
+        labels = None if self.labels is None else self.labels[:count]
+        return Samples(map_inputs(lambda values: values[:count], self.inputs), labels)
+
+
+def by_input(inputs: Inputs, names: Collection[str]) -> dict[str, NDArray[Any]]:
+    """
+    Return `inputs` by the `names` of a network's inputs; one array is for the only input.
+
+    Raises `DataError` for names that are missing or unknown, and for different numbers of samples or
+    steps.
+    """
+    if not isinstance(inputs, Mapping):
+        if len(names) != 1:
+            wanted = ", ".join(f"'{name}'" for name in names)
+            raise DataError(
+                Problem("", f"the network has the inputs {wanted}", "one array is given")
+            )
+        return dict.fromkeys(names, np.asarray(inputs))
+    named = {name: np.asarray(values) for name, values in inputs.items()}
+    problems = [
+        Problem(name, "needs an input", "there is none") for name in names if name not in named
+    ]
+    problems += [
+        Problem("", f"there is no input '{name}'", remedy=f"there are {', '.join(names)}")
+        for name in named
+        if name not in names
+    ]
+    lengths = {name: values.shape[:2] for name, values in named.items()}
+    if len(set(lengths.values())) > 1:
+        problems.append(Problem("", "inputs need equal samples and steps", f"they have {lengths}"))
+    raise_all(DataError, problems)
+    return {name: named[name] for name in names}
+
+
+def sample_count(inputs: Inputs) -> int:
+    """Return the number of samples in `inputs`."""
+    first = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
+    return len(first)
+
+
+def map_inputs(function: Callable[[NDArray[Any]], NDArray[Any]], inputs: Inputs) -> Inputs:
+    """Return `inputs` with `function` applied to each array."""
+    if isinstance(inputs, Mapping):
+        return {name: function(values) for name, values in inputs.items()}
+    return function(inputs)
 
 
 def load_data_set(name: str) -> DataSet:
@@ -96,14 +148,14 @@ def load_samples(data: str) -> Samples:
     """
     Return the samples that DATA names: `digits`, `digits:test`, `digits:train` or an .npz file.
 
-    An .npz file holds `input` (samples, steps, *input shape) and perhaps `label`, or is a training
-    file, of which the test half is taken.
+    An .npz file holds `input` (samples, steps, *input shape), or `input/<name>` for each of several
+    inputs, and perhaps `label`; or it is a training file, of which the test half is taken.
     """
     name, _, split = data.partition(":")
     path = Path(data)
     if path.suffix == ".npz":
         arrays = read_npz(path)
-        if "input" in arrays:
+        if any(name == "input" or name.startswith(SEVERAL) for name in arrays):
             return _samples_of(path, arrays)
         name, split = data, "test"
     data_set = load_data_set(name)
@@ -127,6 +179,7 @@ def range_of(data: str) -> tuple[InputRange, tuple[int, ...]]:
         data_set = load_data_set(data.partition(":")[0] if path.suffix != ".npz" else data)
         return data_set.input_range, data_set.input_shape
     inputs = load_samples(data).inputs
+    assert isinstance(inputs, np.ndarray)  # it has 'input'
     if inputs.size == 0:
         raise DataError(f"'{path}' holds no samples")
     step = 1.0 if (inputs == np.rint(inputs)).all() else 0.0
@@ -161,20 +214,42 @@ def check_finite(what: str, values: NDArray[Any]) -> list[Problem]:
 
 
 def _samples_of(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Samples:
-    inputs, labels = arrays["input"], arrays.get("label")
-    problems = check_finite(f"'input' of '{path}'", inputs)
-    if inputs.ndim < 3:
+    labels = arrays.get("label")
+    problems: list[Problem] = []
+    found = {
+        name: values
+        for name, values in arrays.items()
+        if name == "input" or name.startswith(SEVERAL)
+    }
+    if "input" in found and len(found) > 1:
         problems.append(
-            Problem(
-                "",
-                f"'input' of '{path}' must have the shape (samples, steps, *input shape)",
-                f"it has {inputs.shape}",
-            )
+            Problem("", f"'{path}' must hold 'input' or 'input/<name>'", "it holds both")
         )
-    if labels is not None:
-        problems += _problems_of_labels(f"'label' of '{path}'", labels, len(inputs))
+    for name, values in found.items():
+        problems += check_finite(f"'{name}' of '{path}'", values)
+        if values.ndim < 3:
+            problems.append(
+                Problem(
+                    "",
+                    f"'{name}' of '{path}' must have the shape (samples, steps, *input shape)",
+                    f"it has {values.shape}",
+                )
+            )
+    counts = {len(values) for values in found.values() if values.ndim}
+    if len(counts) > 1:
+        problems.append(
+            Problem("", f"the inputs of '{path}' need equal samples", f"they have {counts}")
+        )
+    if labels is not None and len(counts) == 1:
+        problems += _problems_of_labels(f"'label' of '{path}'", labels, *counts)
     raise_all(DataError, problems)
-    return Samples(inputs.astype(np.float32), None if labels is None else labels.astype(np.int64))
+    floats = {name: values.astype(np.float32) for name, values in found.items()}
+    inputs: Inputs = (
+        floats["input"]
+        if "input" in floats
+        else {name.removeprefix(SEVERAL): values for name, values in floats.items()}
+    )
+    return Samples(inputs, None if labels is None else labels.astype(np.int64))
 
 
 def _problems_of_labels(what: str, labels: NDArray[Any], count: int) -> list[Problem]:

@@ -11,21 +11,32 @@ step by step, is Lava's fixed-point LIF (lava-nc 0.10.0, `PyLifModelBitAcc`); th
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Integer = NDArray[np.int64]
 Shape = tuple[int, ...]
+Reset = Literal["zero", "subtract"]
+Shows = Literal["spikes", "input", "membrane"]
 
 STATE_FRACTION_BITS = 6  # Lava LIF, fixed_pt model: a_in << 6 and vth << 6
 READOUT_THRESHOLD = 131071  # the largest 17-bit threshold: a read-out must never reach it
 
 
 def frozen_integers(values: ArrayLike) -> Integer:
-    """Return a read-only int64 copy of `values`."""
+    """Return `values` as read-only int64: a copy, or itself if nobody can write to it."""
+    if (
+        isinstance(values, np.ndarray)
+        and values.dtype == np.int64
+        and values.base is None
+        and values.flags.c_contiguous
+        and not values.flags.writeable
+    ):
+        return values
     copy: Integer = np.array(values, dtype=np.int64, order="C")
     copy.flags.writeable = False
     return copy
@@ -58,26 +69,55 @@ class IntegerInput:
 
 
 @dataclass(frozen=True)
-class IntegerNeurons:
+class IntegerRelay:
     """
-    A population of one kind: `du`, `dv` and `threshold` are single values, as on the chip.
+    Neurons without memory that send the sum of what arrives, at once, as one graded spike.
 
-    `scale` is the number of weight units in one unit of the float network's membrane. A read-out is
-    a population that integrates (`dv` 0) and is proven never to reach its threshold.
+    The sum is proven to stay between 0 and `largest`: it is how SEW's sums of spikes travel.
     """
 
     name: str
     shape: Shape
-    du: int
-    dv: int
-    threshold: int
+    largest: int
+
+
+@dataclass(frozen=True)
+class IntegerNeurons:
+    """
+    A population of Lava's LIF neurons.
+
+    `du`, `dv` and `threshold` are one number each, as the chip wants them, or arrays that broadcast to
+    `shape`, which a target splits into populations of equal neurons. `scale` is the number of weight
+    units in one unit of the float network's membrane. `reset` "zero" is Lava's LIF; "subtract" takes
+    the threshold off the membrane instead, which needs microcode on the chip. At the first step of each
+    sample `pulse` (weight units) is added to the input sum, and `start` (state units, multiples of 64) to
+    the membrane.
+
+    What a population `shows` is its spikes; or, for a read-out, which is proven never to reach its
+    threshold, what it receives at each step ("input") or its membrane ("membrane").
+    """
+
+    name: str
+    shape: Shape
+    du: Integer
+    dv: Integer
+    threshold: Integer
     bias_mantissa: Integer  # broadcasts to shape
     bias_exponent: int
     scale: float
-    readout: bool = False
+    shows: Shows = "spikes"
+    reset: Reset = "zero"
+    start: Integer = field(default_factory=lambda: frozen_integers(0))
+    pulse: Integer = field(default_factory=lambda: frozen_integers(0))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bias_mantissa", frozen_integers(self.bias_mantissa))
+        for name in ("du", "dv", "threshold", "bias_mantissa", "start", "pulse"):
+            object.__setattr__(self, name, frozen_integers(getattr(self, name)))
+
+    @property
+    def readout(self) -> bool:
+        """Whether the population never fires."""
+        return self.shows != "spikes"
 
     @property
     def bias(self) -> Integer:
@@ -92,12 +132,18 @@ class IntegerSynapses:
     """
     Synapses from one population to another.
 
-    `weight` is (out, in) for a dense group, with `in` in the C order of the source's shape, and
-    (out channels, in channels / groups, kernel h, kernel w) where there is a `geometry`. The sum is
-    shifted by `exponent`: left if positive, else right, as Lava does, rounding down on the chip and
-    to nearest on the host. `delay` (in steps, one per source neuron or one for all) comes on top
-    of the layer-by-layer clock. A group with `on_host` is computed by the host, which sends the sum
-    as input current; its weights need not fit the chip.
+    `weight` is (out, in) for a dense group, with `in` and `out` in the C order of the populations'
+    shapes, and (out channels, in channels / groups, kernel h, kernel w) where there is a `geometry`.
+    A convolution sees its source as an image of shape `source_view` and its target as `target_view`,
+    both in C order ((): the population's own shape, with (C, L) as (C, 1, L)). The sum is shifted by
+    `exponent`: left if positive, else right, as Lava does, rounding down on the chip and to nearest on
+    the host.
+
+    `delay` counts steps of the layer-by-layer clock: one for all, one per source neuron (the source's
+    shape) or, for a dense group, one per synapse (the weight's shape). A group that leads from a
+    population to itself or to an earlier one must have a delay of at least 1: feedback carries the
+    previous step's spikes. A group with `on_host` is computed by the host, which sends the sum as
+    input current; its weights need not fit the chip.
     """
 
     name: str
@@ -108,22 +154,29 @@ class IntegerSynapses:
     exponent: int = 0
     delay: Integer = field(default_factory=lambda: frozen_integers(0))
     on_host: bool = False
+    source_view: Shape = ()
+    target_view: Shape = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", frozen_integers(self.weight))
         object.__setattr__(self, "delay", frozen_integers(self.delay))
 
 
-IntegerPopulation = IntegerInput | IntegerNeurons
+IntegerPopulation = IntegerInput | IntegerRelay | IntegerNeurons
 
 
 @dataclass(frozen=True)
 class IntegerNetwork:
-    """Integer populations, each after its sources, and the synapses between them."""
+    """
+    Integer populations and the synapses between them.
+
+    Each population follows its sources, but for groups whose delays are at least 1. `outputs` names the
+    population that each output of the network shows.
+    """
 
     populations: tuple[IntegerPopulation, ...]
     synapses: tuple[IntegerSynapses, ...]
-    outputs: tuple[str, ...]
+    outputs: Mapping[str, str]
 
     def __getitem__(self, name: str) -> IntegerPopulation:
         return next(population for population in self.populations if population.name == name)
@@ -131,6 +184,22 @@ class IntegerNetwork:
     def into(self, name: str) -> tuple[IntegerSynapses, ...]:
         """Return the synapse groups that end in population `name`."""
         return tuple(group for group in self.synapses if group.target == name)
+
+    def out_of(self, name: str) -> tuple[IntegerSynapses, ...]:
+        """Return the synapse groups that start in population `name`."""
+        return tuple(group for group in self.synapses if group.source == name)
+
+    def views(self, group: IntegerSynapses) -> tuple[Shape, Shape]:
+        """Return the shapes in which `group` sees its source and its target."""
+        return (
+            group.source_view or image_shape(self[group.source].shape),
+            group.target_view or image_shape(self[group.target].shape),
+        )
+
+    @property
+    def longest_delay(self) -> int:
+        """The most steps that a spike is late, by feedback or delays."""
+        return max((int(group.delay.max(initial=0)) for group in self.synapses), default=0)
 
     @property
     def inputs(self) -> tuple[IntegerInput, ...]:
@@ -150,7 +219,9 @@ class Bound:
     """
     The proof for one population: each quantity's largest possible magnitude, and its limit.
 
-    `current` is in weight units, `membrane` in state units, over `steps` steps.
+    `current` is in weight units, `membrane` in state units, over `steps` steps. `silence` is the current
+    (weight units, taken off the input) that keeps the population from firing whatever arrives; it is
+    part of `current`. It is 0 where nobody needs silence: see `Schedule.gap`.
     """
 
     layer: str
@@ -159,22 +230,43 @@ class Bound:
     membrane: int
     membrane_limit: int
     steps: int
+    silence: int = 0
 
 
 @dataclass(frozen=True)
 class Schedule:
     """
-    When each population works: at machine step `sample * period + depth + t`, for t = 1..period.
+    When each population works: step t (from 1) of a sample is machine step
 
-    A connection on the chip takes one step, a host-side one none. `gap` blank steps separate samples.
+        (sample * (steps + gap) + t - 1) * stride + depth + 1
+
+    A connection on the chip takes one machine step, a host-side one none. `gap` blank steps separate
+    samples, in which populations with delayed connections must not fire, so that no sample hears the one
+    before. `stride` is the number of machine steps in a step: more than 1 where a cycle has more
+    connections than steps of delay; neurons then work at every stride-th machine step only.
     """
 
     depth: dict[str, int]
     gap: int = 0
+    stride: int = 1
 
     @property
     def deepest(self) -> int:
         return max(self.depth.values())
+
+    def period(self, steps: int) -> int:
+        """Return the machine steps from one sample to the next."""
+        return (steps + self.gap) * self.stride
+
+    def wait(self, group: IntegerSynapses) -> Integer:
+        """
+        Return how many machine steps the spikes of `group` wait besides its connection's own step.
+
+        It is never negative, and has the shape of the group's delay. Skipped layers and delays are one
+        thing here: both are time to pass.
+        """
+        ahead = self.depth[group.target] - self.depth[group.source]
+        return np.asarray(ahead - (0 if group.on_host else 1) + self.stride * group.delay)
 
 
 @dataclass(frozen=True)
@@ -182,15 +274,48 @@ class Trace:
     """
     What an executor saw, on the layer-by-layer clock; every array is (samples, steps, *shape).
 
-    `output` is what the output population received, in state units, or its spikes. `spikes` and
-    `membrane` (after the reset, in state units) hold what was asked for; `counters` how often a
-    state wrapped or saturated, by layer (empty where the executor cannot see it).
+    `outputs` holds, by output, the input sums or membranes of a read-out in state units, or spikes.
+    `spikes` and `membrane` (after the reset, in state units) hold what was asked for; `counters` how
+    often a state wrapped or saturated, by layer (empty where the executor cannot see it).
     """
 
-    output: Integer
-    spikes: dict[str, NDArray[np.uint8]]
+    outputs: dict[str, Integer]
+    spikes: dict[str, NDArray[Any]]
     membrane: dict[str, Integer]
     counters: dict[str, dict[str, int]]
+
+
+class Joins(Protocol):
+    """What all groups of synapses have, with real weights or integers."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def delay(self) -> Integer: ...
+
+
+def outliving(order: Iterable[str], groups: Iterable[Joins], relays: Container[str]) -> set[str]:
+    """
+    Return the populations whose values are heard in later steps: by a delay, or through such a relay.
+
+    `order` names all populations, each after its sources; `relays` those that send sums at once.
+    """
+    leaving: dict[str, list[Joins]] = {}
+    for group in groups:
+        leaving.setdefault(group.source, []).append(group)
+    heard: set[str] = set()
+    for name in reversed(list(order)):
+        for group in leaving.get(name, ()):
+            if group.delay.any() or (group.target in relays and group.target in heard):
+                heard.add(name)
+    return heard
+
+
+def image_shape(shape: Shape) -> Shape:
+    """Return (C, 1, L) for (C, L), and other shapes as they are."""
+    return (shape[0], 1, shape[1]) if len(shape) == 2 else shape
 
 
 def conv_output(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:

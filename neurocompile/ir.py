@@ -3,46 +3,57 @@
 
 Nodes are the operations of a graph, edges say who feeds whom; several edges into one node add up.
 Shapes leave out batch and time, and are channels first. Every array is a private read-only copy, and
-a `Network` in hand is legal: names exist, shapes fit, numbers are finite.
+a `Network` in hand is legal: names exist, shapes fit, numbers are finite, every cycle is cut.
 
 A spiking node computes, at each step (NIR's equations, already discretised with the file's dt):
 
-    u = decay * v + (1 - decay) * leak + gain * I
+    i = current_decay * i + I         0 for LIF and IF: i is the input of this step
+    u = decay * v + (1 - decay) * leak + gain * i
     a = 1 if u > threshold else 0
     v = reset_to if a else u          (reset "zero")     or     u - threshold * a   ("subtract")
+
+with i = 0 and v = start before a sample. A feedback edge carries the spikes of the previous step, and
+nothing at the first.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neurocompile.data import InputRange
 from neurocompile.errors import NirFormatError, Problem, raise_all
-from neurocompile.integer import conv_output
+from neurocompile.integer import Reset, Shape, conv_output, image_shape
 
 Float = NDArray[np.float64]
-Shape = tuple[int, ...]
-Reset = Literal["zero", "subtract"]
 
 
 def frozen_array(values: ArrayLike, dtype: Any = np.float64) -> NDArray[Any]:
-    """Return a read-only copy of `values` in C order."""
+    """Return `values` in C order and read-only: a copy, or itself if nobody can write to it."""
+    if isinstance(values, np.ndarray) and values.dtype == dtype and _is_frozen(values):
+        return values
     copy = np.array(values, dtype=dtype, order="C")
     copy.flags.writeable = False
     return copy
 
 
+def _is_frozen(values: NDArray[Any]) -> bool:
+    """Return whether `values` owns its memory, which is read-only."""
+    return values.base is None and values.flags.c_contiguous and not values.flags.writeable
+
+
 def _own_arrays(node: Any) -> None:
-    """Replace the array fields of a frozen dataclass by read-only float64 copies."""
+    """Replace the array fields of a frozen dataclass by read-only copies, in float64 or int64."""
     for name, value in vars(node).items():
         if isinstance(value, np.ndarray):
-            object.__setattr__(node, name, frozen_array(value))
+            dtype = np.int64 if value.dtype.kind in "iu" and name == "steps" else np.float64
+            object.__setattr__(node, name, frozen_array(value, dtype))
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,12 @@ class Dense:
 
 @dataclass(frozen=True)
 class Conv2d:
-    """Cross-correlation with zero padding, as in PyTorch."""
+    """
+    Cross-correlation with zero padding, as in PyTorch.
+
+    An input with two axes, (channels, length), is an image of height 1: with a kernel of height 1
+    this is PyTorch's Conv1d.
+    """
 
     weight: Float  # (out channels, in channels / groups, kernel h, kernel w)
     bias: Float  # (out channels,)
@@ -100,13 +116,56 @@ class Pool2d:
 
 
 @dataclass(frozen=True)
+class MaxPool2d:
+    """The largest value of each window; padding never wins, as in PyTorch."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """`y = scale * x`; `scale` broadcasts to the input's shape."""
+
+    scale: Float
+
+    def __post_init__(self) -> None:
+        _own_arrays(self)
+
+
+@dataclass(frozen=True)
 class Flatten:
-    """All axes into one, in C order (channels first)."""
+    """The axes from `start` to `end` (inclusive; -1 is the last) into one, in C order."""
+
+    start: int = 0
+    end: int = -1
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """The same values in C order under another shape."""
+
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Delay:
+    """What came in `steps` steps ago, 0 before the first; one number, or one per element."""
+
+    steps: NDArray[np.int64]  # () or the input's shape
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", frozen_array(self.steps, np.int64))
 
 
 @dataclass(frozen=True)
 class LIF:
-    """Leaky integrate-and-fire neurons; all arrays have the shape of the population."""
+    """
+    Leaky integrate-and-fire neurons, with a synaptic current where `current_decay` is given (CUBA).
+
+    All arrays have the shape of the population.
+    """
 
     decay: Float
     gain: Float
@@ -114,12 +173,55 @@ class LIF:
     threshold: Float
     reset_to: Float
     reset: Reset = "zero"
+    current_decay: Float | None = None
+    start: Float | None = None  # of the membrane, before the first step; None is 0
 
     def __post_init__(self) -> None:
         _own_arrays(self)
 
+    @property
+    def shape(self) -> Shape:
+        return self.threshold.shape
 
-Node = Input | Output | Dense | Conv2d | Pool2d | Flatten | LIF
+
+@dataclass(frozen=True)
+class Threshold:
+    """Neurons without memory: a spike at each step whose input is above `threshold` (*shape)."""
+
+    threshold: Float
+
+    def __post_init__(self) -> None:
+        _own_arrays(self)
+
+    @property
+    def shape(self) -> Shape:
+        return self.threshold.shape
+
+
+@dataclass(frozen=True)
+class Integrator:
+    """
+    Neurons that never fire and show their membrane: NIR's I, LI and CubaLI.
+
+    The equations are those of `LIF` without the threshold; all arrays have the population's shape.
+    """
+
+    decay: Float
+    gain: Float
+    leak: Float
+    current_decay: Float | None = None
+
+    def __post_init__(self) -> None:
+        _own_arrays(self)
+
+    @property
+    def shape(self) -> Shape:
+        return self.decay.shape
+
+
+Spiking = LIF | Threshold
+Linear = Dense | Conv2d | Pool2d | Scale | Flatten | Reshape | Delay
+Node = Input | Output | Linear | MaxPool2d | Spiking | Integrator
 Edge = tuple[str, str]
 
 
@@ -141,40 +243,61 @@ def output_shape(node: Node, shape: Shape) -> Shape:
                 raise ValueError(f"needs an input of shape {node.input_shape}, but gets {shape}")
             return (node.weight.shape[0],)
         case Conv2d():
-            if len(shape) != 3 or shape[0] != node.weight.shape[1] * node.groups:
+            image = image_shape(shape)
+            if len(image) != 3 or image[0] != node.weight.shape[1] * node.groups:
                 channels = node.weight.shape[1] * node.groups
                 raise ValueError(f"needs an input ({channels}, height, width), but gets {shape}")
-            window = node.weight.shape[2:]
-            result = (
-                node.weight.shape[0],
-                *(
-                    conv_output(*sizes)
-                    for sizes in zip(
-                        shape[1:], window, node.stride, node.padding, node.dilation, strict=True
-                    )
-                ),
-            )
-        case Pool2d():
+            size = _windows(node.weight.shape[2:], node, node.dilation, image)
+            if len(shape) == 2 and size[0] > 1:
+                raise ValueError(f"needs a kernel of height 1 for an input of shape {shape}")
+            result = (node.weight.shape[0], *(size if len(shape) == 3 else size[1:]))
+        case Pool2d() | MaxPool2d():
             if len(shape) != 3:
                 raise ValueError(f"needs an input (channels, height, width), but gets {shape}")
-            result = (
-                shape[0],
-                *(
-                    conv_output(*sizes)
-                    for sizes in zip(
-                        shape[1:], node.kernel, node.stride, node.padding, (1, 1), strict=True
-                    )
-                ),
-            )
+            result = (shape[0], *_windows(node.kernel, node, (1, 1), shape))
+        case Scale():
+            try:
+                np.broadcast_to(node.scale, shape)
+            except ValueError:
+                scale = node.scale.shape
+                raise ValueError(f"scales shape {scale}, but gets {shape}") from None
+            return shape
         case Flatten():
-            return (int(np.prod(shape)),)
-        case LIF():
-            if shape != node.threshold.shape:
-                raise ValueError(f"has neurons of shape {node.threshold.shape}, but gets {shape}")
+            axes = len(shape)
+            start, end = (axis + axes if axis < 0 else axis for axis in (node.start, node.end))
+            if not 0 <= start <= end < max(1, axes):
+                raise ValueError(f"flattens axes {node.start} to {node.end}, but gets {shape}")
+            return (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+        case Reshape():
+            if math.prod(shape) != math.prod(node.shape):
+                raise ValueError(f"makes the shape {node.shape}, but gets {shape}")
+            return node.shape
+        case Delay():
+            if node.steps.shape not in ((), shape):
+                raise ValueError(f"delays the shape {node.steps.shape}, but gets {shape}")
+            if node.steps.size and node.steps.min() < 0:
+                raise ValueError(f"delays by {node.steps.min()} steps, into the future")
+            return shape
+        case LIF() | Threshold() | Integrator():
+            if shape != node.shape:
+                raise ValueError(f"has neurons of shape {node.shape}, but gets {shape}")
             return shape
     if 0 in result:
         raise ValueError(f"has a window larger than its input of shape {shape}")
     return result
+
+
+def _windows(
+    kernel: tuple[int, ...],
+    node: Conv2d | Pool2d | MaxPool2d,
+    dilation: tuple[int, int],
+    shape: Shape,
+) -> tuple[int, int]:
+    height, width = (
+        conv_output(*sizes)
+        for sizes in zip(shape[1:], kernel, node.stride, node.padding, dilation, strict=True)
+    )
+    return height, width
 
 
 @dataclass(frozen=True)
@@ -183,17 +306,20 @@ class Network:
     A legal float network: `nodes` by name in an order in which each follows its sources.
 
     `steps` is the number of steps a sample was trained with, `None` if the source does not say.
+    `feedback` are the edges that carry the previous step's spikes; without them there is no cycle.
     """
 
     nodes: Mapping[str, Node]
     edges: tuple[Edge, ...]
     steps: int | None = None
+    feedback: frozenset[Edge] = frozenset()
     shapes: Mapping[str, Shape] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         problems = [*self._problems_of_edges(), *self._problems_of_numbers()]
         raise_all(NirFormatError, problems)
         object.__setattr__(self, "edges", tuple(self.edges))
+        object.__setattr__(self, "feedback", frozenset(self.feedback))
         order = self._order()
         object.__setattr__(self, "nodes", {name: self.nodes[name] for name in order})
         object.__setattr__(self, "shapes", self._infer_shapes())
@@ -205,6 +331,11 @@ class Network:
     def targets(self, name: str) -> tuple[str, ...]:
         """Return the names of the nodes that `name` feeds."""
         return tuple(target for source, target in self.edges if source == name)
+
+    def replaced(self, nodes: Mapping[str, Node], edges: Iterable[Edge] | None = None) -> Network:
+        """Return a network with other nodes and edges; feedback edges that are left stay feedback."""
+        kept = self.edges if edges is None else tuple(edges)
+        return Network(nodes, kept, self.steps, self.feedback & set(kept))
 
     def of_type(self, kind: Any) -> tuple[str, ...]:
         """Return the names of the nodes of a type, in order."""
@@ -221,6 +352,13 @@ class Network:
             yield Problem(
                 "", "two edges join the same two nodes", remedy="use a weight of 2 instead"
             )
+        for edge in sorted(self.feedback):
+            if edge not in self.edges:
+                yield Problem("", f"feedback {edge[0]} -> {edge[1]} must be an edge", "it is none")
+            elif not isinstance(self.nodes.get(edge[0]), Spiking):
+                yield Problem(
+                    edge[0], "must be a layer of spiking neurons to feed back", f"to '{edge[1]}'"
+                )
         for name, node in self.nodes.items():
             if not isinstance(node, Input) and not any(target == name for _, target in self.edges):
                 yield Problem(name, "needs an input", "nothing feeds it")
@@ -244,23 +382,36 @@ class Network:
 
     def _order(self) -> tuple[str, ...]:
         graph: TopologicalSorter[str] = TopologicalSorter(
-            {name: sorted(self.sources(name)) for name in sorted(self.nodes)}
+            {
+                name: sorted(
+                    source for source in self.sources(name) if (source, name) not in self.feedback
+                )
+                for name in sorted(self.nodes)
+            }
         )
         try:
             return tuple(graph.static_order())
         except CycleError as error:
-            loop = " -> ".join(error.args[1])
+            loop = " -> ".join(reversed(error.args[1]))
             raise NirFormatError(
                 Problem(
-                    "", f"the network has a cycle: {loop}", remedy="recurrence is not supported yet"
+                    "",
+                    f"the network has a cycle without a feedback edge: {loop}",
+                    remedy="a cycle needs a layer of spiking neurons, whose spikes act one step later",
                 )
             ) from error
 
     def _infer_shapes(self) -> dict[str, Shape]:
         shapes: dict[str, Shape] = {}
+        later = {source: self.nodes[source] for source, _ in self.feedback}
+        known = {name: node.shape for name, node in later.items() if isinstance(node, Spiking)}
         problems: list[Problem] = []
         for name, node in self.nodes.items():
-            incoming = {shapes[source] for source in self.sources(name) if source in shapes}
+            incoming = {
+                {**known, **shapes}[source]
+                for source in self.sources(name)
+                if source in shapes or source in known
+            }
             if len(incoming) > 1:
                 problems.append(
                     Problem(name, "needs inputs of one shape", f"gets {sorted(incoming)}")

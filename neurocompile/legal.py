@@ -12,11 +12,13 @@ from collections.abc import Iterable
 
 from neurocompile.errors import Problem
 from neurocompile.integer import (
+    STATE_FRACTION_BITS,
     Geometry,
     IntegerInput,
     IntegerNetwork,
     IntegerNeurons,
     IntegerPopulation,
+    IntegerRelay,
     IntegerSynapses,
     conv_output,
 )
@@ -44,29 +46,37 @@ def _problems_of_names(network: IntegerNetwork) -> Iterable[Problem]:
     for kind, listed in (("population", names), ("synapse group", groups)):
         for name in sorted({name for name in listed if listed.count(name) > 1}):
             yield Problem(name, f"must be the only {kind} of its name")
-    if len(network.inputs) != 1 or len(network.outputs) != 1:
-        yield Problem(
-            "",
-            "a program needs one input and one output",
-            f"there are {len(network.inputs)} and {len(network.outputs)}",
-        )
-    for name in network.outputs:
+    for kind, found in (("input", network.inputs), ("output", network.outputs)):
+        if not found:
+            yield Problem("", f"a program needs an {kind}", "there is none")
+    for output, name in network.outputs.items():
         if name not in {neurons.name for neurons in network.neurons}:
-            yield Problem("", f"the output '{name}' must be a population of neurons")
+            yield Problem(
+                "", f"the output '{output}' must show a population of neurons", f"it shows '{name}'"
+            )
     for group in network.synapses:
         known = [name for name in (group.source, group.target) if name in names]
         if len(known) < 2:
             yield Problem(
                 group.name, "must join populations", f"{group.source} or {group.target} is none"
             )
-        elif names.index(group.source) >= names.index(group.target):
-            yield Problem(group.name, "must lead from an earlier population to a later one")
         elif group.target in {item.name for item in network.inputs}:
             yield Problem(group.name, "must not end in an input")
+        elif names.index(group.source) >= names.index(group.target) and (
+            not group.delay.size or group.delay.min() < 1
+        ):
+            yield Problem(
+                group.name,
+                "must lead from an earlier population to a later one, or be late by a step",
+            )
+        elif group.on_host and not isinstance(network[group.source], IntegerInput):
+            yield Problem(group.name, "must start in an input to be computed by the host")
 
 
 def _problems_of_population(population: IntegerPopulation) -> Iterable[Problem]:
-    if not (math.isfinite(population.scale) and population.scale > 0):
+    if not isinstance(population, IntegerRelay) and not (
+        math.isfinite(population.scale) and population.scale > 0
+    ):
         yield Problem(population.name, "needs a positive scale", f"it is {population.scale}")
     if any(extent < 1 for extent in population.shape):
         yield Problem(population.name, "needs a shape", f"it is {population.shape}")
@@ -74,8 +84,20 @@ def _problems_of_population(population: IntegerPopulation) -> Iterable[Problem]:
         low, high = population.minimum, population.maximum
         if not -LARGEST_PAYLOAD <= low <= high <= LARGEST_PAYLOAD:
             yield Problem(population.name, "needs a range of values", f"it is {low} to {high}")
-    elif isinstance(population, IntegerNeurons) and abs(population.bias_exponent) > LARGEST_SHIFT:
-        yield Problem(population.name, "needs a bias exponent", f"it is {population.bias_exponent}")
+    elif isinstance(population, IntegerRelay):
+        if not 0 < population.largest <= LARGEST_PAYLOAD:
+            yield Problem(population.name, "needs a largest sum", f"it is {population.largest}")
+    elif isinstance(population, IntegerNeurons):
+        if abs(population.bias_exponent) > LARGEST_SHIFT:
+            yield Problem(
+                population.name, "needs a bias exponent", f"it is {population.bias_exponent}"
+            )
+        if (population.start % (1 << STATE_FRACTION_BITS)).any():
+            yield Problem(population.name, "needs a start in whole weight units")
+        if population.readout and (population.reset != "zero" or population.start.any()):
+            yield Problem(population.name, "must start at 0 and never reset, as a read-out")
+        if population.shows == "input" and population.pulse.any():
+            yield Problem(population.name, "must get no pulse, as it shows its input")
 
 
 def _problems_of_synapses(network: IntegerNetwork, group: IntegerSynapses) -> Iterable[Problem]:
@@ -87,8 +109,13 @@ def _problems_of_synapses(network: IntegerNetwork, group: IntegerSynapses) -> It
                 group.name, f"needs weights of shape {needed}", f"they have {group.weight.shape}"
             )
     else:
-        yield from _problems_of_convolution(group.name, group.geometry, group, source, target)
-    if group.delay.shape not in ((), source):
+        views = network.views(group)
+        for shape, view in ((source, views[0]), (target, views[1])):
+            if math.prod(shape) != math.prod(view):
+                yield Problem(group.name, f"must see {shape} in as many values", f"sees {view}")
+        yield from _problems_of_convolution(group.name, group.geometry, group, *views)
+    per_synapse = [group.weight.shape] if group.geometry is None else []
+    if group.delay.shape not in ((), source, *per_synapse):
         yield Problem(
             group.name, f"needs delays of shape {source}", f"they have {group.delay.shape}"
         )

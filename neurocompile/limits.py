@@ -34,6 +34,16 @@ class Limits:
         return ((1 << (bits - 1)) - 1) * self.weight_unit(bits)
 
     @property
+    def excitatory_maximum(self) -> int:
+        """The largest weight of synapses that are all positive: they need no sign bit."""
+        return (1 << self.weight_bits) - 1
+
+    @property
+    def payload_maximum(self) -> int:
+        """The largest graded spike."""
+        return (1 << self.payload_bits) - 1
+
+    @property
     def bias_mantissa_maximum(self) -> int:
         return (1 << (self.bias_mantissa_bits - 1)) - 1
 

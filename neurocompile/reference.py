@@ -1,5 +1,5 @@
 """
-What a float `Network` means: its equations in float64, one step after the other, in numpy.
+What a float network means: its equations in float64, one step after the other, in numpy.
 
 This is the float side of every comparison. It is written to be read; it needs no torch.
 """
@@ -14,7 +14,28 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from neurocompile.ir import LIF, Conv2d, Dense, Flatten, Float, Input, Network, Node, Output, Pool2d
+from neurocompile.data import Inputs, by_input, sample_count
+from neurocompile.integer import image_shape
+from neurocompile.ir import (
+    LIF,
+    Conv2d,
+    Delay,
+    Dense,
+    Flatten,
+    Float,
+    Input,
+    Integrator,
+    MaxPool2d,
+    Network,
+    Node,
+    Output,
+    Pool2d,
+    Reshape,
+    Scale,
+    Spiking,
+    Threshold,
+    output_shape,
+)
 
 SAMPLES_AT_ONCE = 64
 
@@ -24,80 +45,148 @@ WINDOWS: Callable[..., Float] = sliding_window_view  # numpy 1 types its axis as
 @dataclass(frozen=True)
 class Trace:
     """
-    What a network did: `output` (samples, steps, *shape) and, by layer, spikes and membranes.
+    What a network did: by output and by layer, arrays (samples, steps, *shape).
 
     `spikes` are 0 or 1. `membrane` is the membrane as it was compared with the threshold, before
     any reset, in the units of the network that ran.
     """
 
-    output: NDArray[np.float64]
+    outputs: Mapping[str, NDArray[np.float64]]
     spikes: Mapping[str, NDArray[np.uint8]]
     membrane: Mapping[str, NDArray[np.float64]]
+
+    @property
+    def output(self) -> NDArray[np.float64]:
+        """The only output, of a network that has one."""
+        (only,) = self.outputs.values()
+        return only
 
 
 def simulate(
     network: Network,
-    inputs: NDArray[np.floating[Any]],
+    inputs: Inputs,
     *,
     membranes: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Trace:
     """
-    Run `network` on `inputs` (samples, steps, *input shape) and return all it did.
+    Run `network` on `inputs`, (samples, steps, *input shape) or one such array per input, by name.
 
-    `progress` is called with the number of samples done, and of all. Only networks with one input and one
-    output are simulated.
+    `progress` is called with the number of samples done, and of all.
     """
+    named = by_input(inputs, network.of_type(Input))
+    samples = sample_count(inputs)
     parts: list[Trace] = []
-    for start in range(0, len(inputs), SAMPLES_AT_ONCE):
-        part = inputs[start : start + SAMPLES_AT_ONCE]
-        parts.append(_simulate(network, part.astype(np.float64), membranes))
+    for start in range(0, samples, SAMPLES_AT_ONCE):
+        stop = min(samples, start + SAMPLES_AT_ONCE)
+        part = {name: values[start:stop].astype(np.float64) for name, values in named.items()}
+        parts.append(_simulate(network, part, membranes))
         if progress:
-            progress(start + len(part), len(inputs))
+            progress(stop, samples)
     return Trace(
-        output=np.concatenate([part.output for part in parts]),
-        spikes={
-            name: np.concatenate([part.spikes[name] for part in parts]) for name in parts[0].spikes
-        },
-        membrane={
-            name: np.concatenate([part.membrane[name] for part in parts])
-            for name in parts[0].membrane
-        },
+        *(
+            {
+                name: np.concatenate([getattr(part, field)[name] for part in parts])
+                for name in getattr(parts[0], field)
+            }
+            for field in ("outputs", "spikes", "membrane")
+        )
     )
 
 
-def _simulate(network: Network, inputs: Float, membranes: bool) -> Trace:
-    samples, steps = inputs.shape[:2]
-    neurons = network.of_type(LIF)
-    state = {name: np.zeros((samples, *network.shapes[name])) for name in neurons}
-    spikes = {name: np.zeros((samples, steps, *network.shapes[name]), np.uint8) for name in neurons}
-    traces = {name: np.zeros(array.shape) for name, array in spikes.items()} if membranes else {}
-    (output_name,) = network.of_type(Output)
-    output = np.zeros((samples, steps, *network.shapes[output_name]))
+class MembraneState:
+    """i and v of neurons, (samples, *shape), and the step that both make."""
+
+    def __init__(self, node: LIF | Integrator, samples: int) -> None:
+        self.node = node
+        self.current: Float = np.zeros((samples, *node.shape))
+        start = node.start if isinstance(node, LIF) and node.start is not None else 0.0
+        self.membrane: Float = np.broadcast_to(start, (samples, *node.shape)).astype(np.float64)
+
+    def step(self, arriving: Float) -> tuple[Float, Float]:
+        """Return the spikes (none of an integrator) and the membrane before the reset."""
+        node = self.node
+        if node.current_decay is not None:
+            self.current = node.current_decay * self.current + arriving
+        else:
+            self.current = arriving
+        membrane = (
+            node.decay * self.membrane + (1 - node.decay) * node.leak + node.gain * self.current
+        )
+        if isinstance(node, Integrator):
+            self.membrane = membrane
+            return np.zeros_like(membrane), membrane
+        fired = membrane > node.threshold
+        if node.reset == "zero":
+            self.membrane = np.where(fired, node.reset_to, membrane)
+        else:
+            self.membrane = membrane - node.threshold * fired
+        return fired.astype(np.float64), membrane
+
+
+def _simulate(network: Network, inputs: Mapping[str, Float], membranes: bool) -> Trace:
+    samples, steps = next(iter(inputs.values())).shape[:2]
+    states = {
+        name: MembraneState(node, samples)
+        for name, node in network.nodes.items()
+        if isinstance(node, LIF | Integrator)
+    }
+    layers = network.of_type(Spiking)
+    spikes = {name: np.zeros((samples, steps, *network.shapes[name]), np.uint8) for name in layers}
+    traces = {
+        name: np.zeros((samples, steps, *network.shapes[name])) for name in layers if membranes
+    }
+    outputs = {
+        name: np.zeros((samples, steps, *network.shapes[name])) for name in network.of_type(Output)
+    }
+    previous = {
+        source: np.zeros((samples, *network.shapes[source])) for source, _ in network.feedback
+    }
+    late = {
+        name: np.zeros((int(node.steps.max(initial=0)) + 1, samples, *network.shapes[name]))
+        for name, node in network.nodes.items()
+        if isinstance(node, Delay)
+    }
     for step in range(steps):
         values: dict[str, Float] = {}
         for name, node in network.nodes.items():
             if isinstance(node, Input):
-                values[name] = inputs[:, step]
+                values[name] = inputs[name][:, step]
                 continue
-            total = sum((values[source] for source in network.sources(name)), np.zeros(()))
-            if isinstance(node, LIF):
-                membrane = (
-                    node.decay * state[name] + (1 - node.decay) * node.leak + node.gain * total
-                )
-                fired = membrane > node.threshold
-                if node.reset == "zero":
-                    state[name] = np.where(fired, node.reset_to, membrane)
-                else:
-                    state[name] = membrane - node.threshold * fired
-                spikes[name][:, step] = fired
-                if membranes:
-                    traces[name][:, step] = membrane
-                values[name] = fired.astype(np.float64)
+            total = sum(
+                (
+                    previous[source] if (source, name) in network.feedback else values[source]
+                    for source in network.sources(name)
+                ),
+                np.zeros(()),
+            )
+            if isinstance(node, LIF | Integrator):
+                fired, membrane = states[name].step(total)
+                values[name] = fired if isinstance(node, LIF) else membrane
+            elif isinstance(node, Threshold):
+                membrane = total
+                values[name] = (total > node.threshold).astype(np.float64)
+            elif isinstance(node, Delay):
+                late[name] = np.concatenate([total[np.newaxis], late[name][:-1]])
+                values[name] = delayed(late[name], node.steps)
             else:
                 values[name] = apply_stateless(node, total)
-        output[:, step] = values[output_name]
-    return Trace(output, spikes, traces)
+            if name in spikes:
+                spikes[name][:, step] = values[name]
+            if name in traces:
+                traces[name][:, step] = membrane
+            if name in outputs:
+                outputs[name][:, step] = values[name]
+        previous = {name: values[name] for name in previous}
+    return Trace(outputs, spikes, traces)
+
+
+def delayed(history: NDArray[Any], steps: NDArray[np.int64]) -> NDArray[Any]:
+    """Return each element of `history` (steps ago, samples, *shape) as many `steps` ago as asked."""
+    if steps.ndim == 0:
+        return np.asarray(history[int(steps)])
+    chosen = np.broadcast_to(steps, history.shape[1:])[np.newaxis]
+    return np.asarray(np.take_along_axis(history, chosen, 0)[0])
 
 
 def apply_stateless(node: Node, x: Float) -> Float:
@@ -107,12 +196,22 @@ def apply_stateless(node: Node, x: Float) -> Float:
             product: Float = x.reshape(len(x), -1) @ node.weight.T
             return product + node.bias
         case Conv2d():
-            return convolve(x, node.weight, node) + node.bias[:, np.newaxis, np.newaxis]
+            image = x.reshape(len(x), *image_shape(x.shape[1:]))
+            result = convolve(image, node.weight, node) + node.bias[:, np.newaxis, np.newaxis]
+            return result.reshape(len(x), *output_shape(node, x.shape[1:]))
         case Pool2d():
             sums: Float = windows(x, node.kernel, node.stride, node.padding).sum((4, 5))
             return sums * node.scale
-        case Flatten():
-            return x.reshape(len(x), -1)
+        case MaxPool2d():
+            pads = ((0, 0), (0, 0), *((amount, amount) for amount in node.padding))
+            padded = np.pad(x, pads, constant_values=-np.inf)
+            largest: Float = windows(padded, node.kernel, node.stride, (0, 0)).max((4, 5))
+            return largest
+        case Scale():
+            scaled: Float = x * node.scale
+            return scaled
+        case Flatten() | Reshape():
+            return x.reshape(len(x), *output_shape(node, x.shape[1:]))
         case _:
             return x
 

@@ -42,19 +42,31 @@ class Availability:
     remedy: str = ""
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """
+    What a target's compile half adds: `files` of the program directory, and `notes` for people.
+
+    A note is a decision that was taken for the user, with what it costs.
+    """
+
+    files: Mapping[str, bytes]
+    notes: tuple[str, ...] = ()
+
+
 class Executor(Protocol):
     """A program set up to run; running it again costs no second set-up."""
 
     def run(
         self,
-        payloads: Integer,
+        payloads: Mapping[str, Integer],
         *,
         record: Collection[str] = (),
         progress: Progress | None = None,
         deadline: float | None = None,
     ) -> Trace:
         """
-        Run `payloads` (samples, steps, *input shape) and return what happened.
+        Run `payloads`, (samples, steps, *input shape) by input, and return what happened.
 
         `record` names layers whose spikes are wanted, `membrane/<layer>` their membranes. A run that
         takes more than `deadline` seconds ends with a `DeadlineError`, where a target can hang.
@@ -93,8 +105,8 @@ class Target(Protocol):
         """Return everything in `program` that this target cannot do."""
         ...
 
-    def lower(self, program: Program) -> Mapping[str, bytes]:
-        """Return the files, by name, that this target adds to the program directory."""
+    def lower(self, program: Program) -> Lowered:
+        """Return the files that this target adds to the program directory."""
         ...
 
     def availability(self) -> Availability:

@@ -10,7 +10,9 @@ clock (lava-nc 0.10.0, `PyLifModelBitAcc`; `>>` is an arithmetic shift, `trunc12
     u = x - 2^24 if x > 2^23, x + 2^24 if x <= -2^23, else x  one wrap
     v = clip(trunc12(v * (4096 - dv)) + u + bias, -(2^23 - 1), 2^23 - 1)
     s = v > (threshold << 6)                                  strict
-    v = 0 where s
+    v = 0 where s                                             or v - (threshold << 6): reset "subtract"
+
+with u = v = 0 before a sample; at its first step `pulse` is added to a, and `start` to v before the clip.
 
 Every wrap and every clip is counted: a program with a range proof must show none, except that a
 membrane far above its threshold may saturate on its way to a spike, which changes nothing.
@@ -19,7 +21,8 @@ membrane far above its threshold may saturate on its way to a spike, which chang
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -32,7 +35,9 @@ from neurocompile.integer import (
     IntegerInput,
     IntegerNetwork,
     IntegerNeurons,
+    IntegerRelay,
     IntegerSynapses,
+    Shape,
     Trace,
 )
 
@@ -85,21 +90,28 @@ class NeuronState:
 
 
 def step_neurons(
-    neurons: IntegerNeurons, state: NeuronState, current: Integer
+    neurons: IntegerNeurons, state: NeuronState, current: Integer, *, first: bool = False
 ) -> tuple[Integer, Integer]:
     """
     Advance `state` by one step with the input sum `current`; return (spikes, v before the reset).
 
+    `first` says that this is the first step of a sample.
+
     Read-outs follow the same rule: that they never fire is proven, not assumed here.
     """
+    if first:
+        current = current + neurons.pulse
     a = wrap_int32(current)
     shifted = a << STATE_FRACTION_BITS
     sum_before = trunc12(state.u * ((1 << DECAY_BITS) - (neurons.du + 1))) + shifted
     x = wrap_int32(trunc12(state.u * ((1 << DECAY_BITS) - (neurons.du + 1))) + wrap_int32(shifted))
     u = wrap_state(x)
     unclipped = trunc12(state.v * ((1 << DECAY_BITS) - neurons.dv)) + u + neurons.bias
+    if first:
+        unclipped = unclipped + neurons.start
     v = np.clip(unclipped, -STATE_MAXIMUM, STATE_MAXIMUM)
-    spikes = v > (neurons.threshold << STATE_FRACTION_BITS)
+    threshold = neurons.threshold << STATE_FRACTION_BITS
+    spikes = v > threshold
 
     counters = state.counters
     counters.current_wraps += int(((a != current) | (sum_before != x)).sum())
@@ -108,13 +120,13 @@ def step_neurons(
     counters.v_saturations_high += int((unclipped > STATE_MAXIMUM).sum())
 
     state.u = u
-    state.v = np.where(spikes, 0, v)
+    state.v = np.where(spikes, v - threshold if neurons.reset == "subtract" else 0, v)
     return spikes.astype(np.int64), v
 
 
-def accumulate(synapses: IntegerSynapses, x: Integer, target_shape: tuple[int, ...]) -> Integer:
+def accumulate(synapses: IntegerSynapses, x: Integer, views: tuple[Shape, Shape]) -> Integer:
     """
-    Return the input sums (samples, *target shape) of `x` (samples, *source shape), before the shift.
+    Return the input sums (samples, *target view) of `x` (samples, *source), before the shift.
 
     Computed in float64, which is exact while |sum| < 2^53; that is checked, not assumed.
     """
@@ -123,11 +135,13 @@ def accumulate(synapses: IntegerSynapses, x: Integer, target_shape: tuple[int, .
     if worst >= EXACT_IN_FLOAT64:
         raise OverflowError(f"sums of '{synapses.name}' could reach {worst}, beyond 2^53")
     values = x.astype(np.float64)
+    source_view, target_view = views
     if synapses.geometry is None:
         sums = values.reshape(len(x), -1) @ flat_weight.T.astype(np.float64)
     else:
-        sums = _convolve(values, synapses.weight.astype(np.float64), synapses.geometry)
-    return sums.astype(np.int64).reshape(len(x), *target_shape)
+        image = values.reshape(len(x), *source_view)
+        sums = _convolve(image, synapses.weight.astype(np.float64), synapses.geometry)
+    return sums.astype(np.int64).reshape(len(x), *target_view)
 
 
 def _convolve(x: Real, weight: Real, geometry: Geometry) -> Real:
@@ -161,33 +175,57 @@ def shift(sums: Integer, exponent: int, *, to_nearest: bool) -> Integer:
 
 
 def input_sum(
-    synapses: IntegerSynapses, history: Mapping[int, Integer], target_shape: tuple[int, ...]
+    synapses: IntegerSynapses, history: Mapping[int, Integer], views: tuple[Shape, Shape]
 ) -> Integer:
     """
     Return what `synapses` deliver now; `history[d]` are the source's values d steps ago.
 
     Each delay's sum is shifted by itself, as Lava's `DelayDense` does. That only matters where the
-    shift rounds; where it does not, all delays share one sum.
+    shift rounds; where it does not, all delays of a source neuron share one sum.
     """
     delays = [int(delay) for delay in np.unique(synapses.delay)]
-    if synapses.exponent >= 0 or len(delays) == 1:
+    parts: list[tuple[IntegerSynapses, Integer]]
+    if synapses.delay.ndim and synapses.delay.shape == synapses.weight.shape:
+        parts = [
+            (
+                replace(synapses, weight=np.where(synapses.delay == delay, synapses.weight, 0)),
+                history[delay],
+            )
+            for delay in delays
+        ]
+    elif synapses.exponent >= 0 or len(delays) == 1:
         x = history[delays[0]]
         for delay in delays[1:]:
             x = np.where(synapses.delay == delay, history[delay], x)
-        parts = [x]
+        parts = [(synapses, x)]
     else:
-        parts = [np.where(synapses.delay == delay, history[delay], 0) for delay in delays]
+        parts = [
+            (synapses, np.where(synapses.delay == delay, history[delay], 0)) for delay in delays
+        ]
     return sum(
         (
-            shift(
-                accumulate(synapses, x, target_shape),
-                synapses.exponent,
-                to_nearest=synapses.on_host,
-            )
-            for x in parts
+            shift(accumulate(group, x, views), synapses.exponent, to_nearest=synapses.on_host)
+            for group, x in parts
         ),
         np.zeros((), np.int64),
     )
+
+
+def input_sums(synapses: IntegerSynapses, values: Integer, views: tuple[Shape, Shape]) -> Integer:
+    """
+    Return what `synapses` deliver at every step of whole samples.
+
+    `values` are the source's, (samples, steps, *shape); the result is (samples, steps, *target view).
+    Delays reach back to the beginning of a sample only.
+    """
+    samples, steps = values.shape[:2]
+    history: dict[int, Integer] = {}
+    for delay in (int(number) for number in np.unique(synapses.delay)):
+        late = np.zeros_like(values)
+        late[:, delay:] = values[:, : max(0, steps - delay)]
+        history[delay] = late.reshape(samples * steps, *values.shape[2:])
+    sums = input_sum(synapses, history, views)
+    return sums.reshape(samples, steps, *views[1])
 
 
 def execute(
@@ -204,7 +242,7 @@ def execute(
     Run `network` and return what it did, on the layer-by-layer clock.
 
     `inputs` holds the payloads of each input population, (samples, steps, *shape). `record` names
-    populations whose spikes are kept, and `membrane/<name>` their membranes in state units, after
+    populations whose spikes (of relays: graded spikes) are kept, and `membrane/<name>` their membranes in state units, after
     the reset unless `before_reset`. Memory beyond the result does not grow with `steps`.
     """
     parts = []
@@ -215,7 +253,10 @@ def execute(
         if progress:
             progress(stop)
     return Trace(
-        output=np.concatenate([part.output for part in parts]),
+        outputs={
+            name: np.concatenate([part.outputs[name] for part in parts])
+            for name in parts[0].outputs
+        },
         spikes={
             name: np.concatenate([part.spikes[name] for part in parts]) for name in parts[0].spikes
         },
@@ -250,11 +291,7 @@ def _execute(
     }
     longest = {
         population.name: max(
-            (
-                int(group.delay.max())
-                for group in network.synapses
-                if group.source == population.name
-            ),
+            (int(group.delay.max(initial=0)) for group in network.out_of(population.name)),
             default=0,
         )
         for population in network.populations
@@ -266,9 +303,12 @@ def _execute(
         }
         for population in network.populations
     }
-    spikes = {
-        item.name: np.zeros((samples, steps, *item.shape), np.uint8)
-        for item in network.neurons
+    spikes: dict[str, NDArray[Any]] = {
+        item.name: np.zeros(
+            (samples, steps, *item.shape),
+            np.uint8 if isinstance(item, IntegerNeurons) else np.int64,
+        )
+        for item in network.populations
         if item.name in record
     }
     membrane = {
@@ -276,28 +316,50 @@ def _execute(
         for item in network.neurons
         if f"membrane/{item.name}" in record
     }
-    (output_name,) = network.outputs
-    output = np.zeros((samples, steps, *network[output_name].shape), np.int64)
+    shown = {
+        name: np.zeros((samples, steps, *network[name].shape), np.int64)
+        for name in set(network.outputs.values())
+    }
+    arrives = {item.name: network.into(item.name) for item in network.populations}
+    views = {group.name: network.views(group) for group in network.synapses}
     for step in range(steps):
+        for name, past in history.items():
+            for delay in range(longest[name], 0, -1):
+                past[delay] = past[delay - 1]
         for population in network.populations:
             name = population.name
             past = history[name]
-            for delay in range(longest[name], 0, -1):
-                past[delay] = past[delay - 1]
             if isinstance(population, IntegerInput):
                 past[0] = inputs[name][:, step]
                 continue
             current = np.zeros((samples, *population.shape), np.int64)
-            for group in network.into(name):
-                current = current + input_sum(group, history[group.source], population.shape)
-            fired, v = step_neurons(population, states[name], current)
+            for group in arrives[name]:
+                delivered = input_sum(group, history[group.source], views[group.name])
+                current = current + delivered.reshape(current.shape)
+            if isinstance(population, IntegerRelay):
+                past[0] = current
+                if name in spikes:
+                    spikes[name][:, step] = current
+                continue
+            fired, v = step_neurons(population, states[name], current, first=step == 0)
             past[0] = fired
             if name in spikes:
                 spikes[name][:, step] = fired
             if name in membrane:
                 membrane[name][:, step] = v if before_reset else states[name].v
-            if name == output_name:
-                arriving = (current << STATE_FRACTION_BITS) + population.bias
-                output[:, step] = arriving if population.readout else fired
+            if name in shown:
+                shown[name][:, step] = _shown(population, fired, current, v)
     counters = {name: vars(state.counters).copy() for name, state in states.items()}
-    return Trace(output, spikes, membrane, counters)
+    outputs = {output: shown[name] for output, name in network.outputs.items()}
+    return Trace(outputs, spikes, membrane, counters)
+
+
+def _shown(neurons: IntegerNeurons, fired: Integer, current: Integer, v: Integer) -> Integer:
+    """Return what an output shows of `neurons` at one step."""
+    match neurons.shows:
+        case "spikes":
+            return fired
+        case "input":
+            return (current << STATE_FRACTION_BITS) + neurons.bias
+        case "membrane":
+            return v

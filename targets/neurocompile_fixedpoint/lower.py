@@ -10,7 +10,7 @@ from neurocompile_loihi2.limits import LIMITS
 
 from neurocompile.errors import Problem
 from neurocompile.limits import Limits
-from neurocompile.target import Availability, Executor, Option
+from neurocompile.target import Availability, Executor, Lowered, Option
 
 if TYPE_CHECKING:
     from neurocompile.program import Program
@@ -30,10 +30,10 @@ class FixedPointTarget:
         del program
         return []
 
-    def lower(self, program: Program) -> Mapping[str, bytes]:
+    def lower(self, program: Program) -> Lowered:
         """Return nothing: the program is the integers already."""
         del program
-        return {}
+        return Lowered({})
 
     def availability(self) -> Availability:
         """It is always ready."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from neurocompile.integer import Integer, IntegerNetwork, Trace
@@ -18,19 +18,18 @@ class FixedPointExecutor:
 
     def run(
         self,
-        payloads: Integer,
+        payloads: Mapping[str, Integer],
         *,
         record: Collection[str] = (),
         progress: Progress | None = None,
         deadline: float | None = None,
     ) -> Trace:
-        """Run `payloads` (samples, steps, *input shape); it cannot hang, so no deadline is kept."""
+        """Run `payloads`, (samples, steps, *shape) by input; it cannot hang: no deadline is kept."""
         del deadline
-        (source,) = self.network.inputs
-        samples, steps = payloads.shape[:2]
+        samples, steps = next(iter(payloads.values())).shape[:2]
         return execute(
             self.network,
-            {source.name: payloads},
+            payloads,
             samples=samples,
             steps=steps,
             record=record,

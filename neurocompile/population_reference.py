@@ -1,0 +1,127 @@
+"""What a `PopulationNetwork` means: its equations in float64, step by step, as `reference` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from neurocompile.data import Inputs, by_input, sample_count
+from neurocompile.ir import Float
+from neurocompile.populations import (
+    InputPopulation,
+    PopulationNetwork,
+    ReadoutPopulation,
+    SpikingPopulation,
+    SumPopulation,
+    SynapseGroup,
+)
+from neurocompile.reference import SAMPLES_AT_ONCE, Trace, apply_stateless, delayed
+
+
+def simulate_populations(network: PopulationNetwork, inputs: Inputs) -> Trace:
+    """Run `network` on `inputs`, as `reference.simulate` does, with the membranes of spiking layers."""
+    names = [item.name for item in network.populations if isinstance(item, InputPopulation)]
+    named = by_input(inputs, names)
+    parts = []
+    for start in range(0, sample_count(inputs), SAMPLES_AT_ONCE):
+        stop = start + SAMPLES_AT_ONCE
+        parts.append(
+            _simulate(network, {name: values[start:stop] for name, values in named.items()})
+        )
+    return Trace(
+        *(
+            {
+                name: np.concatenate([getattr(part, field)[name] for part in parts])
+                for name in getattr(parts[0], field)
+            }
+            for field in ("outputs", "spikes", "membrane")
+        )
+    )
+
+
+@dataclass
+class _State:
+    current: Float
+    membrane: Float
+
+
+def _simulate(network: PopulationNetwork, inputs: Mapping[str, Float]) -> Trace:
+    samples, steps = next(iter(inputs.values())).shape[:2]
+    populations = network.populations
+    zeros = {item.name: np.zeros((samples, *item.shape)) for item in populations}
+    states = {item.name: _State(zeros[item.name], zeros[item.name]) for item in populations}
+    arrives = {item.name: network.into(item.name) for item in populations}
+    history = {
+        item.name: np.zeros(
+            (
+                1
+                + max((int(g.delay.max(initial=0)) for g in network.out_of(item.name)), default=0),
+                samples,
+                *item.shape,
+            )
+        )
+        for item in populations
+    }
+    spiking = [item for item in populations if isinstance(item, SpikingPopulation)]
+    shape = (samples, steps)
+    spikes = {item.name: np.zeros((*shape, *item.shape), np.uint8) for item in spiking}
+    membrane = {item.name: np.zeros((*shape, *item.shape)) for item in spiking}
+    shown = {
+        name: np.zeros((*shape, *network[name].shape)) for name in set(network.outputs.values())
+    }
+    for step in range(steps):
+        for past in history.values():
+            past[1:] = past[:-1].copy()
+        for item in populations:
+            if isinstance(item, InputPopulation):
+                history[item.name][0] = inputs[item.name][:, step]
+                continue
+            arriving = sum(
+                (_deliver(group, history[group.source], zeros) for group in arrives[item.name]),
+                zeros[item.name],
+            )
+            state = states[item.name]
+            if isinstance(item, SumPopulation):
+                history[item.name][0] = arriving
+                continue
+            if step == 0:
+                arriving = arriving + item.pulse
+            state.current = item.current_decay * state.current + arriving
+            if isinstance(item, ReadoutPopulation):
+                if item.decay is None:
+                    result = arriving + item.bias
+                else:
+                    result = item.decay * state.membrane + state.current + item.bias
+                    state.membrane = result
+            else:
+                before = item.decay * state.membrane + state.current + item.bias
+                if step == 0:
+                    before = before + item.start
+                result = (before > item.threshold).astype(np.float64)
+                kept = before - item.threshold if item.reset == "subtract" else 0.0
+                state.membrane = np.where(result > 0, kept, before)
+                history[item.name][0] = result
+                spikes[item.name][:, step] = result
+                membrane[item.name][:, step] = before
+            if item.name in shown:
+                shown[item.name][:, step] = result
+    return Trace(
+        {output: shown[name] for output, name in network.outputs.items()}, spikes, membrane
+    )
+
+
+def _deliver(group: SynapseGroup, past: Float, zeros: Mapping[str, Float]) -> Float:
+    """Return what `group` delivers now; `past` is (steps ago, samples, *source shape)."""
+    target = zeros[group.target].shape
+    operator = group.operator
+    if group.delay.ndim and group.delay.shape == operator.weight.shape:
+        total: Float = np.zeros((target[0], len(operator.weight)))
+        for delay in np.unique(group.delay):
+            weight = np.where(group.delay == delay, operator.weight, 0)
+            total = total + past[delay].reshape(target[0], -1) @ weight.T
+        return total.reshape(target)
+    values = delayed(past, group.delay)
+    seen = values.reshape(len(values), *group.source_view)
+    return apply_stateless(operator, seen).reshape(target)
