@@ -1,35 +1,64 @@
 """
 Turn operations into populations of neurons and the synapses between them.
 
-    u = d v + (1 - d) leak + g (sum_k W_k x_k + b_k)
-      = d v + sum_k (g W_k) x_k + [ (1 - d) leak + g sum_k b_k ]
+Everything between two populations is linear, so what arrives at a node is
 
-so the gain goes into the weights, and leak and biases become the neuron's own bias. A linear layer
-that feeds an output becomes a read-out population, which receives and never fires.
+    I(t) = sum_k M_k x_k(t - d_k) + c
+
+over the populations x_k that reach it: walking along the edges, linear nodes compose their maps
+(`neurocompile.linear`), fan-in adds, delays and feedback add to d, and c is what the nodes make of
+silence. That removes pools, scales, reshapes, delays and chains of linear layers exactly. A neuron
+
+    i = a i + I      u = d v + (1 - d) leak + g i
+
+takes the gain into its synapses, and leak and c into its bias. Where the current remembers (a > 0), a
+constant input builds up, to
+
+    c (1 + a + ... + a^(t - 1))  =  c / (1 - a)  -  a^(t - 1) (c a / (1 - a))
+
+which is a bias, and a pulse of input at the first step that the current forgets. What feeds an output
+without firing becomes a read-out population.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile.data import InputRange
 from neurocompile.errors import Problem, UnsupportedError, raise_all
+from neurocompile.integer import Shape
 from neurocompile.ir import (
     LIF,
     Conv2d,
+    Delay,
     Dense,
     Flatten,
     Float,
     Input,
+    Integrator,
+    Linear,
     Network,
     Output,
-    Pool2d,
-    Shape,
+    Reshape,
+    frozen_array,
 )
+from neurocompile.linear import (
+    Diagonal,
+    Map,
+    Matrix,
+    TooLargeError,
+    added,
+    compose,
+    identity,
+    map_of,
+    masked,
+    operator_of,
+)
+from neurocompile.passes.lower_max_pooling import free_name
 from neurocompile.populations import (
     InputPopulation,
     Population,
@@ -38,8 +67,30 @@ from neurocompile.populations import (
     SpikingPopulation,
     SynapseGroup,
 )
+from neurocompile.reference import apply_stateless
 
 SPIKES = InputRange(0.0, 1.0, 1.0)
+MOST_PATHS = 4096  # into one node: sums of sums multiply
+
+Delays = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Path:
+    """`linear` of what population `source` sent `delay` steps ago (one, or one per source neuron)."""
+
+    source: str
+    linear: Map
+    delay: Delays
+    layers: tuple[str, ...] = ()  # the linear nodes on the way, nearest last
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """What arrives at a node, or leaves a linear one: a sum over paths, and a constant (*shape)."""
+
+    paths: tuple[Path, ...]
+    constant: Float
 
 
 def assemble(network: Network) -> PopulationNetwork:
@@ -49,173 +100,353 @@ def assemble(network: Network) -> PopulationNetwork:
     An input whose range is not known carries spikes. Raises `UnsupportedError` with everything that
     cannot become a population or a synapse group.
     """
-    problems = [*_unsupported_nodes(network), *_unsupported_neurons(network)]
-    raise_all(UnsupportedError, problems)
+    walk = _Walk(network)
     populations: list[Population] = []
-    synapses: list[SynapseGroup] = []
-    outputs: list[str] = []
+    named: list[tuple[str, Path]] = []
+    outputs: dict[str, str] = {}
+    problems: list[Problem] = []
     for name, node in network.nodes.items():
-        if isinstance(node, Input):
-            populations.append(InputPopulation(name, node.shape, node.range or SPIKES))
-        elif isinstance(node, LIF):
-            groups, bias = _incoming(network, name, name, node.gain)
-            populations.append(
-                SpikingPopulation(
+        try:
+            if isinstance(node, Input):
+                populations.append(InputPopulation(name, node.shape, node.range or SPIKES))
+            elif isinstance(node, LIF):
+                problems += _problems_of_neurons(name, node)
+                arriving = _amplified(walk.into(name), node.gain)
+                populations.append(_spiking(name, node, arriving.constant))
+                named += [(name, path) for path in arriving.paths]
+            elif isinstance(node, Integrator):
+                problems += _problems_of_integrator(network, name, node)
+                arriving = _amplified(walk.into(name), node.gain)
+                bias, pulse = _steady(name, arriving.constant, node.current_decay)
+                bias = bias + (1 - node.decay) * node.leak
+                populations.append(
+                    ReadoutPopulation(
+                        name,
+                        node.shape,
+                        _narrow(bias),
+                        decay=_narrow(node.decay),
+                        current_decay=_narrow(node.current_decay),
+                        pulse=_narrow(pulse),
+                    )
+                )
+                named += [(name, path) for path in arriving.paths]
+            elif isinstance(node, Output):
+                shown = _shown_population(network, name)
+                if shown is None:
+                    taken = {*network.of_type(Input | LIF | Integrator), *outputs.values()}
+                    first = network.sources(name)[0]
+                    shown = first if first not in taken else free_name(taken, name)
+                    arriving = walk.into(name)
+                    populations.append(
+                        ReadoutPopulation(shown, node.shape, _narrow(arriving.constant))
+                    )
+                    named += [(shown, path) for path in arriving.paths]
+                outputs[name] = shown
+        except _RefusedError as refused:
+            problems += refused.problems
+    raise_all(UnsupportedError, problems)
+    groups = _groups(network, populations, named)
+    return PopulationNetwork(tuple(populations), groups, outputs, network.steps)
+
+
+class _RefusedError(Exception):
+    def __init__(self, *problems: Problem) -> None:
+        self.problems = problems
+
+
+class _Walk:
+    """Follows the linear nodes back to the populations, each node once."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.leaving: dict[str, Arriving] = {}
+
+    def into(self, name: str) -> Arriving:
+        """Return what arrives at the node `name`."""
+        network = self.network
+        shape = _input_shape(network, name)
+        paths: list[Path] = []
+        constant: Float = np.zeros(shape)
+        for source in network.sources(name):
+            leaving = self.out_of(source)
+            late = int((source, name) in network.feedback)
+            paths += [replace(path, delay=path.delay + late) for path in leaving.paths]
+            constant = constant + leaving.constant
+        merged = _merged(paths)
+        if len(merged) > MOST_PATHS:
+            raise _RefusedError(
+                Problem(
                     name,
-                    network.shapes[name],
-                    decay=float(node.decay.flat[0]),
-                    threshold=float(node.threshold.flat[0]),
-                    bias=_narrow(bias + (1 - node.decay) * node.leak),
+                    f"needs at most {MOST_PATHS} paths into it",
+                    f"there are {len(merged)}",
+                    "put neurons between the additions",
                 )
             )
-            synapses += groups
-        elif isinstance(node, Output):
-            first = network.sources(name)[0]
-            if isinstance(network.nodes[first], LIF):
-                outputs.append(first)
-                continue
-            groups, bias = _incoming(network, name, first, np.ones(node.shape))
-            populations.append(ReadoutPopulation(first, node.shape, _narrow(bias)))
-            synapses += groups
-            outputs.append(first)
-    return PopulationNetwork(tuple(populations), tuple(synapses), tuple(outputs), network.steps)
+        return Arriving(merged, constant)
+
+    def out_of(self, name: str) -> Arriving:
+        """Return what leaves the node `name`."""
+        if name in self.leaving:
+            return self.leaving[name]
+        node, shape = self.network.nodes[name], self.network.shapes[name]
+        if isinstance(node, Input | LIF):
+            own = Path(name, identity(shape), frozen_array(0, np.int64))
+            result = Arriving((own,), np.zeros(shape))
+        elif isinstance(node, Integrator):
+            raise _RefusedError(
+                Problem(
+                    name,
+                    "must feed an output and nothing else, as it does not fire",
+                    f"it feeds {', '.join(self.network.targets(name))}",
+                )
+            )
+        else:
+            arriving = self.into(name)
+            try:
+                result = (
+                    _delayed(name, node, arriving)
+                    if isinstance(node, Delay)
+                    else self._through(name, arriving)
+                )
+            except TooLargeError:
+                raise _RefusedError(
+                    Problem(
+                        name,
+                        "cannot be merged into one layer with those before it",
+                        "only a matrix could hold the result exactly, and it would be too large",
+                        "use windows without overlap that divide their input, or no padding",
+                    )
+                ) from None
+        self.leaving[name] = result
+        return result
+
+    def _through(self, name: str, arriving: Arriving) -> Arriving:
+        node = self.network.nodes[name]
+        assert isinstance(node, Linear)
+        linear = map_of(node, _input_shape(self.network, name))
+        paths = [
+            replace(
+                path,
+                linear=compose(linear, path.linear),
+                layers=path.layers if isinstance(node, Flatten | Reshape) else (*path.layers, name),
+            )
+            for path in arriving.paths
+        ]
+        constant = apply_stateless(node, arriving.constant[np.newaxis])[0]
+        return Arriving(_merged(paths), constant)
 
 
-def _incoming(
-    network: Network, node: str, population: str, gain: Float
-) -> tuple[list[SynapseGroup], Float]:
-    """Return the synapses into `population`, which stands for `node`, and its bias (*shape)."""
-    groups: list[SynapseGroup] = []
-    bias = np.zeros(network.shapes[node])
-    for linear in network.sources(node):
-        operator = network.nodes[linear]
-        if not isinstance(operator, Dense | Conv2d):
-            identity = _identity(network.shapes[linear])
-            groups.append(_group(f"{linear}>{population}", linear, population, identity, gain))
-            continue
-        own = operator.bias if isinstance(operator, Dense) else operator.bias[:, None, None]
-        bias = bias + gain * own
-        sources = network.sources(linear)
-        unique = len(sources) == 1 and network.targets(linear) == (node,)
-        for source in sources:
-            name = linear if unique else f"{source}>{linear}>{population}"
-            groups.append(_group(name, source, population, operator, gain))
-    return groups, bias
-
-
-def _group(
-    name: str, source: str, target: str, operator: Dense | Conv2d, gain: Float
-) -> SynapseGroup:
-    per_row = gain if isinstance(operator, Dense) else gain[:, 0, 0]
-    weight = operator.weight * per_row.reshape(-1, *[1] * (operator.weight.ndim - 1))
-    bias = np.zeros_like(operator.bias)
-    return SynapseGroup(name, source, target, replace(operator, weight=weight, bias=bias))
-
-
-def _identity(shape: Shape) -> Dense | Conv2d:
-    if len(shape) == 3:
-        return Conv2d(np.ones((shape[0], 1, 1, 1)), np.zeros(shape[0]), groups=shape[0])
-    size = int(np.prod(shape))
-    return Dense(np.eye(size), np.zeros(size), input_shape=shape)
-
-
-def _narrow(bias: Float) -> Float:
-    """Return `bias` as (channels, 1, 1) where it is the same over a whole channel."""
-    if bias.ndim == 3 and (bias == bias[:, :1, :1]).all():
-        return bias[:, :1, :1]
-    return bias
-
-
-def _unsupported_nodes(network: Network) -> list[Problem]:
-    problems: list[Problem] = []
-    for name in network.of_type(Pool2d | Flatten):
-        problems.append(
+def _delayed(name: str, node: Delay, arriving: Arriving) -> Arriving:
+    if arriving.constant.any():
+        raise _RefusedError(
             Problem(
                 name,
-                "must be followed by a convolution or a dense layer only",
-                f"it feeds {', '.join(network.targets(name))}",
+                "cannot delay a bias, which acts from the first step on",
+                "a layer with a bias is before it",
+                "put the delay before that layer",
             )
         )
-    for name in network.of_type(Dense | Conv2d):
-        for source in network.sources(name):
-            if isinstance(network.nodes[source], Dense | Conv2d):
-                problems.append(
-                    Problem(
-                        name,
-                        "needs neurons or an input before it",
-                        f"the linear layer '{source}' feeds it directly",
-                        "multiply the two into one layer",
-                    )
+    paths: list[Path] = []
+    for path in arriving.paths:
+        if not node.steps.ndim or (node.steps == node.steps.flat[0]).all():
+            steps = node.steps.flat[0]
+            paths.append(replace(path, delay=path.delay + steps, layers=(*path.layers, name)))
+        elif isinstance(path.linear, Diagonal):
+            own = node.steps.ravel()
+            late = np.broadcast_to(path.delay.ravel(), own.shape) + own
+            paths.append(replace(path, delay=late, layers=(*path.layers, name)))
+        else:
+            paths += [
+                replace(
+                    path,
+                    linear=masked(path.linear, (node.steps == steps).ravel()),
+                    delay=path.delay + steps,
+                    layers=(*path.layers, f"{name}={steps}"),
                 )
-    for name in network.of_type(Output):
-        sources = network.sources(name)
-        spiking = [source for source in sources if isinstance(network.nodes[source], LIF)]
-        if any(isinstance(network.nodes[source], Input) for source in sources):
-            problems.append(Problem(name, "needs a layer before it", "an input feeds it directly"))
-        elif spiking and len(sources) > 1:
-            problems.append(
-                Problem(
-                    name,
-                    "can show one layer of spikes",
-                    f"{len(sources)} layers feed it",
-                    "give each its own output",
-                )
-            )
-    for kind in (Input, Output):
-        if len(network.of_type(kind)) > 1:
-            problems.append(
-                Problem(
-                    "",
-                    f"only one {kind.__name__.lower()} is supported yet",
-                    f"there are {', '.join(network.of_type(kind))}",
-                )
-            )
-    return problems
+                for steps in np.unique(node.steps)
+            ]
+    return Arriving(tuple(paths), arriving.constant)
 
 
-def _unsupported_neurons(network: Network) -> list[Problem]:
-    problems: list[Problem] = []
-    for name in network.of_type(LIF):
-        node = network.nodes[name]
-        assert isinstance(node, LIF)
-        for field, values in (("leak factor", node.decay), ("threshold", node.threshold)):
-            if values.size and (values != values.flat[0]).any():
-                problems.append(
-                    Problem(
-                        name,
-                        f"needs one {field} for all its neurons",
-                        f"there are {len(np.unique(values))} different ones",
-                        "split it into layers of equal neurons",
-                    )
-                )
-        if (node.threshold <= 0).any():
-            problems.append(
-                Problem(name, "needs a threshold above 0", f"it is {node.threshold.min():g}")
-            )
-        if ((node.decay < 0) | (node.decay > 1)).any():
-            problems.append(
-                Problem(
-                    name, "needs a leak factor between 0 and 1", f"it is {_extreme(node.decay):g}"
-                )
-            )
-        if node.reset != "zero" or node.reset_to.any():
-            problems.append(
-                Problem(
-                    name,
-                    "needs a reset to zero",
-                    "it subtracts the threshold"
-                    if node.reset == "subtract"
-                    else f"it resets to {_extreme(node.reset_to):g}",
-                    "train with a hard reset to 0, or check --reset",
-                )
-            )
-        by_channel = any(not isinstance(network.nodes[s], Dense) for s in network.sources(name))
-        if by_channel and node.gain.ndim == 3 and (node.gain != node.gain[:, :1, :1]).any():
-            problems.append(
-                Problem(name, "needs one input gain per channel", "it differs inside a channel")
-            )
-    return problems
+def _input_shape(network: Network, name: str) -> Shape:
+    return network.shapes[network.sources(name)[0]]
 
 
-def _extreme(values: NDArray[Any]) -> float:
-    return float(values.flat[int(np.abs(values - 0.5).argmax())])
+def _merged(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Return `paths` with those added up that start alike and have maps of one form."""
+    result: list[Path] = []
+    for path in paths:
+        for place, other in enumerate(result):
+            alike = path.source == other.source and np.array_equal(path.delay, other.delay)
+            total = added(other.linear, path.linear) if alike else None
+            if total is not None:
+                result[place] = replace(other, linear=total)
+                break
+        else:
+            result.append(path)
+    return tuple(result)
+
+
+def _amplified(arriving: Arriving, gain: Float) -> Arriving:
+    if (gain == 1).all():
+        return arriving
+    uniform = bool((gain == gain.flat[0]).all())
+    factors = Diagonal(frozen_array(gain.flat[0] if uniform else gain), gain.shape)
+    paths = tuple(replace(path, linear=compose(factors, path.linear)) for path in arriving.paths)
+    return Arriving(paths, arriving.constant * gain)
+
+
+def _steady(name: str, constant: Float, current_decay: Float | None) -> tuple[Float, Float]:
+    """Return the bias and the first step's pulse that do what a `constant` input does."""
+    if current_decay is None or not constant.any():
+        return constant, np.zeros(())
+    if ((current_decay == 1) & (constant != 0)).any():
+        raise _RefusedError(
+            Problem(
+                name,
+                "needs a current that leaks, to get a bias",
+                "its current never leaks, and would grow without end",
+                "remove the bias before it",
+            )
+        )
+    bias = constant / np.where(current_decay == 1, 0.5, 1 - current_decay)
+    return bias, -bias * current_decay
+
+
+def _spiking(name: str, node: LIF, constant: Float) -> SpikingPopulation:
+    start = np.zeros(()) if node.start is None else node.decay * node.start
+    bias, pulse = _steady(name, constant, node.current_decay)
+    return SpikingPopulation(
+        name,
+        node.shape,
+        decay=_narrow(node.decay),
+        threshold=_narrow(node.threshold),
+        bias=_narrow(bias + (1 - node.decay) * node.leak, scalar=False),
+        current_decay=_narrow(node.current_decay),
+        start=_narrow(start),
+        pulse=_narrow(pulse),
+        reset=node.reset,
+    )
+
+
+def _narrow(values: Float | None, *, scalar: bool = True) -> Float:
+    """Return one number where all `values` are equal, (channels, 1, 1) where channels are."""
+    if values is None:
+        return frozen_array(0.0)
+    if scalar and values.size and (values == values.flat[0]).all():
+        return frozen_array(values.flat[0])
+    if values.ndim == 3 and (values == values[:, :1, :1]).all():
+        return values[:, :1, :1]
+    return values
+
+
+def _shown_population(network: Network, output: str) -> str | None:
+    """Return the population whose spikes or membranes are the output; None if it needs a read-out."""
+    sources = network.sources(output)
+    if len(sources) > 1 or (sources[0], output) in network.feedback:
+        return None
+    return sources[0] if isinstance(network.nodes[sources[0]], LIF | Integrator) else None
+
+
+def _groups(
+    network: Network, populations: list[Population], named: list[tuple[str, Path]]
+) -> tuple[SynapseGroup, ...]:
+    """Return the synapse groups of all paths, each with a name of its own."""
+    shapes = {population.name: population.shape for population in populations}
+    assert len(shapes) == len(populations)
+    paths = [(target, path) for target, path in _with_synaptic_delays(named)]
+    short = [_short_name(network, path) for _, path in paths]
+    names: set[str] = set()
+    groups = []
+    for (target, path), name in zip(paths, short, strict=True):
+        unique = short.count(name) == 1
+        layers = ">".join(path.layers)
+        long = ">".join(part for part in (path.source, layers, target) if part)
+        chosen = free_name(names, name if name and unique else long)
+        names.add(chosen)
+        operator, source_view, target_view = operator_of(path.linear)
+        delay = path.delay
+        if delay.ndim == 1:
+            delay = delay.reshape(shapes[path.source])
+        if isinstance(operator, Dense):
+            source_view, target_view = shapes[path.source], shapes[target]
+        groups.append(
+            SynapseGroup(chosen, path.source, target, operator, source_view, target_view, delay)
+        )
+    return tuple(groups)
+
+
+def _short_name(network: Network, path: Path) -> str:
+    """Return the name of the only weights on the way, "" if they serve several ways."""
+    weights = [
+        layer for layer in path.layers if isinstance(network.nodes.get(layer), Dense | Conv2d)
+    ]
+    alone = len(weights) == 1 and len(network.sources(weights[0])) == 1
+    return weights[0] if alone else ""
+
+
+def _with_synaptic_delays(named: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Join matrices of one pair that differ in delay and overlap nowhere: a delay per synapse."""
+    result: list[tuple[str, Path]] = []
+    for target, path in named:
+        for place, (other_target, other) in enumerate(result):
+            if (target, path.source) != (other_target, other.source):
+                continue
+            one, two = other.linear, path.linear
+            if not isinstance(one, Matrix) or not isinstance(two, Matrix):
+                continue
+            delays = [item.delay for item in (other, path)]
+            if any(delay.ndim == 1 for delay in delays) or (one.weight * two.weight).any():
+                continue
+            delay = np.where(two.weight != 0, delays[1], delays[0])
+            joined = Matrix(one.weight + two.weight)
+            result[place] = (target, replace(other, linear=joined, delay=delay))
+            break
+        else:
+            result.append((target, path))
+    return result
+
+
+def _problems_of_neurons(name: str, node: LIF) -> Iterable[Problem]:
+    if (node.threshold < 0).any():
+        yield Problem(
+            name,
+            "needs a threshold of at least its reset voltage",
+            f"it is {-node.threshold.min():g} below",
+        )
+    for what, values in (
+        ("leak factor", node.decay),
+        ("current's leak factor", node.current_decay),
+    ):
+        if values is not None and ((values < 0) | (values > 1)).any():
+            extreme = values.flat[int(np.abs(values - 0.5).argmax())]
+            yield Problem(name, f"needs a {what} between 0 and 1", f"it is {extreme:g}")
+    if node.reset == "zero" and node.reset_to.any():
+        yield Problem(name, "needs a reset to zero", "it is still to be shifted there")
+    if node.reset == "subtract" and (node.threshold == 0).any():
+        yield Problem(name, "needs a threshold above 0 to subtract", "it is 0")
+
+
+def _problems_of_integrator(network: Network, name: str, node: Integrator) -> Iterable[Problem]:
+    for what, values in (
+        ("leak factor", node.decay),
+        ("current's leak factor", node.current_decay),
+    ):
+        if values is not None and ((values < 0) | (values > 1)).any():
+            extreme = values.flat[int(np.abs(values - 0.5).argmax())]
+            yield Problem(name, f"needs a {what} between 0 and 1", f"it is {extreme:g}")
+    others = [
+        target for target in network.targets(name) if not isinstance(network.nodes[target], Output)
+    ]
+    shared = [
+        target
+        for target in network.targets(name)
+        if isinstance(network.nodes[target], Output) and len(network.sources(target)) > 1
+    ]
+    if others or shared:
+        yield Problem(
+            name,
+            "must feed an output alone, as it does not fire",
+            f"it feeds {', '.join(network.targets(name))}",
+            "end the network there",
+        )

@@ -1,15 +1,27 @@
 """
 Prove that no accumulator leaves the range in which the chip computes exactly.
 
-For a neuron with weights w and sources between lo and hi (0 and 1 for spikes), every partial sum of
-its input, in any order, lies between
+For a neuron with weights w and sources between lo and hi (0 and 1 for spikes, 0 and the largest sum for
+a relay), every partial sum of its input, in any order and with any delays, lies between
 
     n = sum min(w lo, w hi, 0)    and    p = sum max(w lo, w hi, 0)
 
-and its membrane, with leak factor d, never below `(64 n + min(b, 0)) (1 + d + d^2 + ... )`, taken
-over the steps of a sample; rounding toward zero only shrinks it. Upwards a spiking membrane may
-saturate: it is above its threshold then and fires, as it would have without. A read-out has neither
-excuse, and is bounded on both sides.
+over all its groups: merged branches and feedback are groups like any other, and no cycle can raise a
+spike above 1. With the current's memory a = 1 - (du + 1) / 4096, u stays within n and p times
+1 + a + a^2 + ..., and the membrane, with leak factor d, never falls below `(64 n + min(b, 0))` (n with
+that factor) times 1 + d + d^2 + ..., taken over the steps of a sample; rounding toward zero only shrinks
+it. Upwards,
+
+    hard reset      a membrane may saturate: it is above its threshold then and fires, as it would have
+    subtract        v <= max(V, d v + A - V) after each step, A = 64 p + max(b, 0): bounded as well
+    read-out        must never fire: bounded as well
+
+Populations whose spikes outlive a step (feedback, delays) must be silent between samples. A current of
+`silence` = p + max(b, 0) + 1 weight units, taken off their input, does that, whatever arrives:
+
+    v' <= V + 64 p + b - 64 silence < V
+
+and is part of their input's range.
 """
 
 from __future__ import annotations
@@ -28,9 +40,14 @@ from neurocompile.integer import (
     IntegerInput,
     IntegerNetwork,
     IntegerNeurons,
+    IntegerRelay,
     IntegerSynapses,
+    outliving,
 )
 from neurocompile.limits import Limits
+
+Real = NDArray[np.float64]
+STATE_UNITS = 1 << STATE_FRACTION_BITS
 
 
 def prove_ranges(network: IntegerNetwork, limits: Limits, *, steps: int) -> tuple[Bound, ...]:
@@ -39,9 +56,26 @@ def prove_ranges(network: IntegerNetwork, limits: Limits, *, steps: int) -> tupl
 
     Raises `RangeError` with every layer whose bound is beyond its limit, and by how much.
     """
-    bounds = tuple(bound_of(network, neurons, limits, steps=steps) for neurons in network.neurons)
+    relays = {item.name for item in network.populations if isinstance(item, IntegerRelay)}
+    heard = outliving([item.name for item in network.populations], network.synapses, relays)
+    bounds = tuple(
+        bound_of(
+            network,
+            neurons,
+            limits,
+            steps=steps,
+            silent_steps=network.longest_delay if neurons.name in heard else 0,
+        )
+        for neurons in network.neurons
+    )
     problems = [problem for bound in bounds for problem in excess(bound)]
     problems += [problem for neurons in network.neurons for problem in _widths(neurons, limits)]
+    problems += [
+        problem
+        for population in network.populations
+        if isinstance(population, IntegerRelay)
+        for problem in _relayed(network, population, limits)
+    ]
     problems += [
         problem
         for group in network.synapses
@@ -53,60 +87,107 @@ def prove_ranges(network: IntegerNetwork, limits: Limits, *, steps: int) -> tupl
 
 
 def bound_of(
-    network: IntegerNetwork, neurons: IntegerNeurons, limits: Limits, *, steps: int
+    network: IntegerNetwork,
+    neurons: IntegerNeurons,
+    limits: Limits,
+    *,
+    steps: int,
+    silent_steps: int = 0,
 ) -> Bound:
-    """Return the largest magnitudes that one population can reach, whether allowed or not."""
+    """
+    Return the largest magnitudes that one population can reach, whether allowed or not.
+
+    `silent_steps` is how many steps in a row it must be kept silent between samples.
+    """
     low: Integer = np.zeros(neurons.shape, np.int64)
     high: Integer = np.zeros(neurons.shape, np.int64)
     for group in network.into(neurons.name):
         group_low, group_high = sum_range(network, group)
-        low, high = low + group_low, high + group_high
-    current = int(max(high.max(initial=0), -low.min(initial=0)))
+        low = low + group_low.reshape(neurons.shape)
+        high = high + group_high.reshape(neurons.shape)
+    if neurons.start.any() and not (neurons.du != _forgetful(limits)).any():
+        # The chip gets it as a pulse of input current.
+        pulse = neurons.start >> STATE_FRACTION_BITS
+        low, high = low + np.minimum(pulse, 0), high + np.maximum(pulse, 0)
 
-    current_growth = geometric(1 - (neurons.du + 1) / (1 << limits.decay_bits), steps)
-    growth = geometric(1 - neurons.dv / (1 << limits.decay_bits), steps)
+    low, high = low + np.minimum(neurons.pulse, 0), high + np.maximum(neurons.pulse, 0)
+
+    unit = 1 << limits.decay_bits
+    memory = geometric(1 - (neurons.du + 1) / unit, steps)
+    least, most = low * memory, high * memory
     bias = neurons.bias
-    downward = (low << STATE_FRACTION_BITS) * current_growth + np.minimum(bias, 0)
-    upward = (high << STATE_FRACTION_BITS) * current_growth + np.maximum(bias, 0)
-    membrane = -downward.min(initial=0) * growth
+    silence = 0
+    if silent_steps and neurons.reset == "zero":
+        quiet = np.ceil(most) + -(-np.maximum(bias, 0) // STATE_UNITS) + 1
+        silence = int(quiet.max(initial=0))
+        least = least - silence * geometric(1 - (neurons.du + 1) / unit, silent_steps)
+    current = max(most.max(initial=0), -least.min(initial=0))
+
+    leak = 1 - neurons.dv / unit
+    growth = geometric(leak, steps)
+    start = neurons.start
+    downward = (low * memory * STATE_UNITS + np.minimum(bias, 0)) * growth + np.minimum(start, 0)
+    step_up = high * memory * STATE_UNITS + np.maximum(bias, 0)
+    membrane = -downward.min(initial=0)
     membrane_limit = limits.state_maximum
     if neurons.readout:
-        membrane = max(membrane, upward.max(initial=0) * growth)
+        membrane = max(membrane, (step_up * growth + np.maximum(start, 0)).max(initial=0))
         membrane_limit = READOUT_THRESHOLD << STATE_FRACTION_BITS
+    elif neurons.reset == "subtract":
+        threshold = neurons.threshold << STATE_FRACTION_BITS
+        over = np.maximum(step_up - threshold, 0)
+        after = threshold + over * growth + np.maximum(start, 0)
+        membrane = max(membrane, (leak * after + step_up + np.maximum(start, 0)).max(initial=0))
     return Bound(
         layer=neurons.name,
-        current=int(np.ceil(current * current_growth)),
+        current=int(np.ceil(current)),
         current_limit=limits.current_maximum,
         membrane=int(np.ceil(membrane)),
         membrane_limit=membrane_limit,
         steps=steps,
+        silence=silence,
     )
 
 
+def _forgetful(limits: Limits) -> int:
+    return (1 << limits.decay_bits) - 1
+
+
 def sum_range(network: IntegerNetwork, group: IntegerSynapses) -> tuple[Integer, Integer]:
-    """Return the smallest and largest partial sum of `group`, broadcasting to the target's shape."""
-    source = network[group.source]
-    least, most = (source.minimum, source.maximum) if isinstance(source, IntegerInput) else (0, 1)
+    """Return the smallest and largest partial sum of `group`, one per neuron of its target, in order."""
+    least, most = _values(network, group.source)
     flat = group.weight.reshape(len(group.weight), -1)
-    ends = np.stack([flat * least, flat * most, np.zeros_like(flat)])
-    low, high = ends.min(0).sum(1), ends.max(0).sum(1)
+    positive = np.maximum(flat, 0).sum(1)
+    negative = np.minimum(flat, 0).sum(1)
+    low = positive * min(least, 0) + negative * max(most, 0)
+    high = positive * max(most, 0) + negative * min(least, 0)
     if group.exponent > 0:
         low, high = low << group.exponent, high << group.exponent
     elif group.exponent < 0:
         low, high = low >> -group.exponent, -(-high >> -group.exponent)
     if group.geometry is not None:
-        return low[:, np.newaxis, np.newaxis], high[:, np.newaxis, np.newaxis]
-    shape = network[group.target].shape
-    return low.reshape(shape), high.reshape(shape)
+        _, view = network.views(group)
+        pixels = view[1] * view[2]
+        return np.repeat(low, pixels), np.repeat(high, pixels)
+    return low, high
 
 
-def geometric(factor: float, steps: int) -> float:
-    """Return `1 + factor + ... + factor^(steps - 1)`."""
-    if factor <= 0:
-        return 1.0
-    if factor >= 1:
-        return float(steps)
-    return float((1 - factor**steps) / (1 - factor))
+def _values(network: IntegerNetwork, name: str) -> tuple[int, int]:
+    """Return the smallest and largest value that a population sends."""
+    match network[name]:
+        case IntegerInput() as source:
+            return source.minimum, source.maximum
+        case IntegerRelay() as relay:
+            return 0, relay.largest
+        case _:
+            return 0, 1
+
+
+def geometric(factor: float | Real, steps: int) -> Real:
+    """Return `1 + factor + ... + factor^(steps - 1)`, element by element; 1 for factors below 0."""
+    inside = np.clip(np.asarray(factor, np.float64), 0, 1)
+    below = np.where(inside < 1, inside, 0)
+    return np.where(inside < 1, (1 - below**steps) / (1 - below), float(steps))
 
 
 def excess(bound: Bound) -> Iterable[Problem]:
@@ -127,30 +208,57 @@ def excess(bound: Bound) -> Iterable[Problem]:
 def _widths(neurons: IntegerNeurons, limits: Limits) -> Iterable[Problem]:
     decay_maximum = 1 << limits.decay_bits
     lowest, highest = -limits.bias_mantissa_maximum - 1, limits.bias_mantissa_maximum
-    mantissa = neurons.bias_mantissa
-    for what, value, least, most in (
+    for what, values, least, most in (
         ("a threshold", neurons.threshold, 0, limits.threshold_maximum),
         ("a decay dv", neurons.dv, 0, decay_maximum),
         ("a decay du", neurons.du, 0, decay_maximum - 1),
-        ("a bias exponent", neurons.bias_exponent, 0, limits.bias_exponent_maximum),
-        ("bias mantissas", int(mantissa.min(initial=0)), lowest, highest),
-        ("bias mantissas", int(mantissa.max(initial=0)), lowest, highest),
+        ("a bias exponent", np.array(neurons.bias_exponent), 0, limits.bias_exponent_maximum),
+        ("bias mantissas", neurons.bias_mantissa, lowest, highest),
     ):
-        if not least <= value <= most:
-            yield Problem(neurons.name, f"needs {what} from {least} to {most}", f"it is {value}")
+        for value in dict.fromkeys((int(values.min(initial=most)), int(values.max(initial=least)))):
+            if not least <= value <= most:
+                yield Problem(
+                    neurons.name, f"needs {what} from {least} to {most}", f"it is {value}"
+                )
+
+
+def _relayed(network: IntegerNetwork, relay: IntegerRelay, limits: Limits) -> Iterable[Problem]:
+    low: Integer = np.zeros(relay.shape, np.int64)
+    high: Integer = np.zeros(relay.shape, np.int64)
+    for group in network.into(relay.name):
+        group_low, group_high = sum_range(network, group)
+        low, high = low + group_low.reshape(relay.shape), high + group_high.reshape(relay.shape)
+    largest = min(relay.largest, limits.payload_maximum)
+    if low.min(initial=0) < 0 or high.max(initial=0) > largest:
+        yield Problem(
+            relay.name,
+            f"needs sums from 0 to {largest}, as graded spikes carry them",
+            f"they can reach from {low.min(initial=0)} to {high.max(initial=0)}",
+        )
 
 
 def _weights(group: IntegerSynapses, limits: Limits) -> Iterable[Problem]:
-    highest = limits.largest_weight(limits.weight_bits)
-    lowest = -highest - limits.weight_unit(limits.weight_bits)
     weight: NDArray[np.int64] = group.weight
-    if weight.size and (weight.min() < lowest or weight.max() > highest):
-        yield Problem(
-            group.name,
-            f"needs weights from {lowest} to {highest}",
-            f"they reach from {weight.min()} to {weight.max()}",
-        )
+    if not weight.size:
+        return
+    least, most = int(weight.min()), int(weight.max())
     if (weight % limits.weight_step).any():
-        yield Problem(group.name, f"needs weights that are multiples of {limits.weight_step}")
+        # Synapses of one sign keep the bit that a mixed group spends on it.
+        if least < 0 or most > limits.excitatory_maximum:
+            yield Problem(
+                group.name,
+                f"needs weights that are multiples of {limits.weight_step}, or from 0 to "
+                f"{limits.excitatory_maximum}",
+                f"they reach from {least} to {most}",
+            )
+    else:
+        highest = limits.largest_weight(limits.weight_bits)
+        lowest = -highest - limits.weight_unit(limits.weight_bits)
+        if least < lowest or most > highest:
+            yield Problem(
+                group.name,
+                f"needs weights from {lowest} to {highest}",
+                f"they reach from {least} to {most}",
+            )
     if group.exponent:
         yield Problem(group.name, "needs a weight exponent of 0", f"it is {group.exponent}")

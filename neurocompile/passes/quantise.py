@@ -10,7 +10,8 @@ spike. So each population gets the largest S (weight units per unit of its membr
     ranges      the proof of `prove_ranges` holds for the rounded integers
 
 Rounding the threshold down to an integer V_int and taking S = V_int / V makes the threshold exact;
-only weights and biases are rounded.
+only weights and biases are rounded (and thresholds, where a layer has several). Leaks become multiples
+of 1/4096.
 
 The analogue first layer either stays on the chip, fed by graded spikes (integers), or is computed by
 the host in integers of up to 16 bits, whose sums the chip receives as input current.
@@ -35,7 +36,11 @@ from neurocompile.integer import (
     IntegerNetwork,
     IntegerNeurons,
     IntegerPopulation,
+    IntegerRelay,
     IntegerSynapses,
+    Reset,
+    Shows,
+    outliving,
 )
 from neurocompile.ir import Conv2d
 from neurocompile.limits import Limits
@@ -46,6 +51,7 @@ from neurocompile.populations import (
     PopulationNetwork,
     ReadoutPopulation,
     SpikingPopulation,
+    SumPopulation,
     SynapseGroup,
 )
 
@@ -99,10 +105,12 @@ def quantise(
         for population in network.populations
         if isinstance(population, InputPopulation)
     }
-    spikes = all(
-        (item.minimum, item.maximum, item.exact) == (0, 1, True) for item in inputs.values()
-    )
-    if spikes:
+    analogue = {
+        name
+        for name, item in inputs.items()
+        if (item.minimum, item.maximum, item.exact) != (0, 1, True)
+    }
+    if not analogue:
         if first_layer != "auto":
             raise OptionError(
                 Problem(
@@ -112,11 +120,11 @@ def quantise(
                     "leave it out, or give the values with --input-range",
                 )
             )
-        chosen = _Quantiser(limits, weight_bits, steps, frozenset()).run(network, inputs)
-        return Quantised(chosen[0], "spikes", "the input is spikes", chosen[1])
+        result, lowered = _Quantiser(limits, weight_bits, steps).run(network, inputs)
+        return Quantised(result, "spikes", "the input is spikes", lowered)
 
-    on_host = frozenset(group.name for group in network.synapses if group.source in inputs)
-    graded_quantiser = _Quantiser(limits, weight_bits, steps, frozenset())
+    on_host = frozenset(group.name for group in network.synapses if group.source in analogue)
+    graded_quantiser = _Quantiser(limits, weight_bits, steps)
     host_quantiser = _Quantiser(limits, weight_bits, steps, on_host)
     if first_layer == "host":
         result, lowered = host_quantiser.run(network, inputs)
@@ -124,7 +132,7 @@ def quantise(
     result, lowered = graded_quantiser.run(network, inputs)
     if first_layer == "graded":
         return Quantised(result, "graded", "asked for", lowered)
-    fed = [group.target for group in network.synapses if group.source in inputs]
+    fed = [group.target for group in network.synapses if group.source in analogue]
     squeezed = [name for name in fed if name in lowered]
     if not squeezed:
         reason = f"the range proof holds with all {weight_bits} bits of its weights"
@@ -157,7 +165,7 @@ class _Quantiser:
     limits: Limits
     weight_bits: int
     steps: int
-    on_host: frozenset[str]
+    on_host: frozenset[str] = frozenset()
 
     def run(
         self, network: PopulationNetwork, inputs: Mapping[str, IntegerInput]
@@ -167,13 +175,24 @@ class _Quantiser:
         synapses: list[IntegerSynapses] = []
         lowered: dict[str, float] = {}
         problems: list[Problem] = []
+        silent_steps = _silent_steps(network)
+        sources: dict[str, IntegerInput | IntegerRelay] = dict(inputs)
         for population in network.populations:
             if isinstance(population, InputPopulation):
                 populations.append(inputs[population.name])
                 continue
+            if isinstance(population, SumPopulation):
+                relay = IntegerRelay(population.name, population.shape, population.largest)
+                sources[relay.name] = relay
+                populations.append(relay)
+                synapses += [_carried(group) for group in network.into(relay.name)]
+                continue
             try:
                 neurons, groups, factor = self._fit(
-                    population, network.into(population.name), inputs
+                    population,
+                    network.into(population.name),
+                    sources,
+                    silent_steps.get(population.name, 0),
                 )
             except RangeError as error:
                 problems += error.problems
@@ -189,7 +208,8 @@ class _Quantiser:
         self,
         population: SpikingPopulation | ReadoutPopulation,
         groups: tuple[SynapseGroup, ...],
-        inputs: Mapping[str, IntegerInput],
+        inputs: Mapping[str, IntegerInput | IntegerRelay],
+        silent_steps: int,
     ) -> tuple[IntegerNeurons, tuple[IntegerSynapses, ...], float]:
         """Return the integers at the largest scale whose range proof holds, and how much it shrank."""
         wanted = scale = self._wished_scale(population, groups, inputs)
@@ -198,7 +218,9 @@ class _Quantiser:
             integers = tuple(self._synapses(group, neurons.scale, inputs) for group in groups)
             sources = tuple(inputs[g.source] for g in groups if g.source in inputs)
             probe = _stand_alone(neurons, integers, sources)
-            bound = bound_of(probe, neurons, self.limits, steps=self.steps)
+            bound = bound_of(
+                probe, neurons, self.limits, steps=self.steps, silent_steps=silent_steps
+            )
             if not list(excess(bound)):
                 _refuse_vanished(population, groups, integers, wanted / scale, self.steps)
                 return neurons, integers, wanted / scale
@@ -212,14 +234,14 @@ class _Quantiser:
         self,
         population: Population,
         groups: tuple[SynapseGroup, ...],
-        inputs: Mapping[str, IntegerInput],
+        inputs: Mapping[str, IntegerInput | IntegerRelay],
     ) -> float:
         """Return the largest scale at which every single number fits, before any sum is looked at."""
         assert isinstance(population, SpikingPopulation | ReadoutPopulation)
         highest = self.limits.largest_weight(self.weight_bits)
         candidates = [float(self.limits.threshold_maximum)]
-        if isinstance(population, SpikingPopulation):
-            candidates = [self.limits.threshold_maximum / population.threshold]
+        if isinstance(population, SpikingPopulation) and population.threshold.any():
+            candidates = [self.limits.threshold_maximum / float(population.threshold.max())]
         largest_bias = float(np.abs(population.bias).max(initial=0))
         if largest_bias > 0:
             candidates.append(self.limits.bias_maximum / largest_bias)
@@ -232,42 +254,86 @@ class _Quantiser:
     def _neurons(
         self, population: SpikingPopulation | ReadoutPopulation, scale: float
     ) -> IntegerNeurons:
+        name = population.name
+        threshold: NDArray[np.int64] = np.array(READOUT_THRESHOLD)
+        dv: NDArray[np.int64] = np.array(0)
+        start: NDArray[np.int64] = np.array(0)
+        shows: Shows = "input"
+        reset: Reset = "zero"
         if isinstance(population, SpikingPopulation):
-            threshold = math.floor(scale * population.threshold)
-            if threshold < 1:
-                raise RangeError(
-                    Problem(
-                        population.name,
-                        "needs a threshold of at least 1 weight unit",
-                        f"its weights leave room for {scale * population.threshold:.3g}",
-                        "its weights are too large for its threshold",
-                    )
-                )
-            scale = threshold / population.threshold
-            dv = round((1 - population.decay) * (1 << self.limits.decay_bits))
-            if dv == 0 and population.decay < 1:
-                raise RangeError(
-                    Problem(
-                        population.name,
-                        f"needs a leak of at least 1/{2 << self.limits.decay_bits} a step",
-                        f"it is {1 - population.decay:.3g}",
-                        "use neurons without a leak, or a shorter time constant",
-                    )
-                )
-        else:
-            threshold, dv = READOUT_THRESHOLD, 0
+            threshold, scale = self._threshold(population, scale)
+            dv = self._leak(name, population.decay)
+            start = np.rint(population.start * scale).astype(np.int64) << STATE_FRACTION_BITS
+            shows, reset = "spikes", population.reset
+        elif population.decay is not None:
+            dv = self._leak(name, population.decay)
+            shows = "membrane"
         mantissa, exponent = self._bias(population.bias * scale)
         return IntegerNeurons(
-            population.name,
+            name,
             population.shape,
-            du=NO_CURRENT_MEMORY,
+            du=self._current_leak(name, population.current_decay),
             dv=dv,
             threshold=threshold,
             bias_mantissa=mantissa,
             bias_exponent=exponent,
             scale=scale,
-            readout=isinstance(population, ReadoutPopulation),
+            shows=shows,
+            reset=reset,
+            start=start,
+            pulse=np.rint(population.pulse * scale).astype(np.int64),
         )
+
+    def _threshold(
+        self, population: SpikingPopulation, scale: float
+    ) -> tuple[NDArray[np.int64], float]:
+        """Return the integer thresholds, and the scale at which the (largest) one is exact."""
+        largest = float(population.threshold.max(initial=0))
+        if largest == 0:
+            return np.array(0), scale
+        threshold = math.floor(scale * largest)
+        smallest = float(population.threshold[population.threshold > 0].min())
+        if scale * smallest < 1:
+            raise RangeError(
+                Problem(
+                    population.name,
+                    "needs a threshold of at least 1 weight unit",
+                    f"its weights leave room for {scale * smallest:.3g}",
+                    "its weights are too large for its threshold",
+                )
+            )
+        scale = threshold / largest
+        return np.rint(population.threshold * scale).astype(np.int64), scale
+
+    def _leak(self, name: str, decay: NDArray[np.float64]) -> NDArray[np.int64]:
+        dv = np.rint((1 - decay) * (1 << self.limits.decay_bits)).astype(np.int64)
+        lost = (dv == 0) & (decay < 1)
+        if lost.any():
+            raise RangeError(
+                Problem(
+                    name,
+                    f"needs a leak of at least 1/{2 << self.limits.decay_bits} a step",
+                    f"it is {1 - float(decay[lost].max()):.3g}",
+                    "use neurons without a leak, or a shorter time constant",
+                )
+            )
+        return dv
+
+    def _current_leak(self, name: str, decay: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return du; Lava's current keeps (4095 - du) / 4096 of itself."""
+        du = np.rint((1 - decay) * (1 << self.limits.decay_bits)).astype(np.int64) - 1
+        lost = (du < 0) | ((du == NO_CURRENT_MEMORY) & (decay > 0))
+        if lost.any():
+            raise RangeError(
+                Problem(
+                    name,
+                    f"needs a current that keeps 0, or 1/{2 << self.limits.decay_bits} to all but "
+                    "that of itself each step",
+                    f"it keeps {float(decay[lost].max()):.6g}",
+                    "use another synaptic time constant",
+                )
+            )
+        return du
 
     def _bias(self, bias: NDArray[np.float64]) -> tuple[NDArray[np.int64], int]:
         """Return mantissas and the smallest common exponent for biases in weight units."""
@@ -279,7 +345,10 @@ class _Quantiser:
         return mantissa, exponent
 
     def _synapses(
-        self, group: SynapseGroup, scale: float, inputs: Mapping[str, IntegerInput]
+        self,
+        group: SynapseGroup,
+        scale: float,
+        inputs: Mapping[str, IntegerInput | IntegerRelay],
     ) -> IntegerSynapses:
         operator = group.operator
         real = operator.weight * (scale / _payload_scale(group, inputs))
@@ -288,8 +357,16 @@ class _Quantiser:
             geometry = Geometry(
                 operator.stride, operator.padding, operator.dilation, operator.groups
             )
+        views = geometry is not None
         integers = IntegerSynapses(
-            group.name, group.source, group.target, np.zeros(1, np.int64), geometry
+            group.name,
+            group.source,
+            group.target,
+            np.zeros(1, np.int64),
+            geometry,
+            delay=group.delay,
+            source_view=group.source_view if views else (),
+            target_view=group.target_view if views else (),
         )
         if group.name in self.on_host:
             largest = float(np.abs(real).max(initial=0)) or 1.0
@@ -331,20 +408,49 @@ def _refuse_vanished(
         )
 
 
-def _payload_scale(group: SynapseGroup, inputs: Mapping[str, IntegerInput]) -> float:
-    return inputs[group.source].scale if group.source in inputs else 1.0
+def _payload_scale(group: SynapseGroup, inputs: Mapping[str, IntegerInput | IntegerRelay]) -> float:
+    source = inputs.get(group.source)
+    return source.scale if isinstance(source, IntegerInput) else 1.0
+
+
+def _carried(group: SynapseGroup) -> IntegerSynapses:
+    """Return the synapses into a sum: the weights are 1, and stay 1."""
+    operator = group.operator
+    assert isinstance(operator, Conv2d)
+    geometry = Geometry(operator.stride, operator.padding, operator.dilation, operator.groups)
+    weight = np.rint(operator.weight).astype(np.int64)
+    return IntegerSynapses(
+        group.name,
+        group.source,
+        group.target,
+        weight,
+        geometry,
+        delay=group.delay,
+        source_view=group.source_view,
+        target_view=group.target_view,
+    )
+
+
+def _silent_steps(network: PopulationNetwork) -> dict[str, int]:
+    """Return, for populations whose spikes outlive their step, the steps they must be silent for."""
+    longest = max((int(group.delay.max(initial=0)) for group in network.synapses), default=0)
+    sums = {item.name for item in network.populations if isinstance(item, SumPopulation)}
+    heard = outliving([item.name for item in network.populations], network.synapses, sums)
+    return dict.fromkeys(heard, longest)
 
 
 def _stand_alone(
     neurons: IntegerNeurons,
     groups: tuple[IntegerSynapses, ...],
-    inputs: tuple[IntegerInput, ...],
+    inputs: tuple[IntegerInput | IntegerRelay, ...],
 ) -> IntegerNetwork:
     """Return just enough of a network to prove the ranges of one population."""
-    known = {item.name for item in inputs}
+    known = {item.name for item in inputs} | {neurons.name}
     spiking = {
-        group.source: IntegerNeurons(group.source, (), 0, 0, 1, np.zeros(1, np.int64), 0, 1.0)
+        group.source: replace(neurons, name=group.source, shows="spikes")
         for group in groups
         if group.source not in known
     }
-    return IntegerNetwork((*inputs, *spiking.values(), neurons), groups, (neurons.name,))
+    return IntegerNetwork(
+        (*inputs, *spiking.values(), neurons), groups, {neurons.name: neurons.name}
+    )
