@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from neurocompile import target as targets
 from neurocompile.atomic import check_writable
-from neurocompile.data import InputRange, Samples, load_samples, range_of
+from neurocompile.data import (
+    InputRange,
+    Samples,
+    by_input,
+    load_samples,
+    range_of,
+    sample_count,
+)
 from neurocompile.errors import (
     DataError,
     MissingDependencyError,
@@ -21,8 +28,10 @@ from neurocompile.frontend.from_nir import Imported, from_nir
 from neurocompile.ir import Input, Network
 from neurocompile.manifest import MANIFEST
 from neurocompile.passes.quantise import FirstLayer
-from neurocompile.pipeline import CompileOptions, compile_network
+from neurocompile.passes.share_sums import Sums
+from neurocompile.pipeline import CompileOptions, Observe, compile_network
 from neurocompile.program import GRAPH, Program, load
+from neurocompile.validation import CALIBRATION_SAMPLES
 from neurocompile.verification import ProgressOf, Report, verify_program
 
 if TYPE_CHECKING:
@@ -66,6 +75,9 @@ def export(
     weight_bits: int = 8,
     steps: int | None = None,
     first_layer: FirstLayer = "auto",
+    sums: Sums = "auto",
+    validate: bool | None = None,
+    observe: Observe | None = None,
     calibrate: str | None = None,
     input_range: InputRange | None = None,
     profile: str = "auto",
@@ -77,7 +89,8 @@ def export(
     Compile a run directory, checkpoint or NIR file for `target`, and write it to `output` if given.
 
     The input's range is `input_range`, or that of the data set `calibrate`; without either it is the
-    source's own, else spikes. Raises errors of `neurocompile.errors`, each with all of its reasons; then nothing
+    source's own, else spikes. `validate` runs the network after every pass (None: where that takes
+    seconds); `observe` is called with each pass's name and the network that it made. Raises errors of `neurocompile.errors`, each with all of its reasons; then nothing
     is written.
     """
     chosen = targets.find(target)
@@ -94,6 +107,10 @@ def export(
         )
     imported, content, facts, files = _front_end(path, profile=profile, dt=dt, reset=reset)
     network = _with_range(imported.network, input_range, calibrate)
+    calibration = None
+    if calibrate is not None:
+        (name,) = network.of_type(Input)  # or the range would have been refused
+        calibration = by_input(load_samples(calibrate).first(CALIBRATION_SAMPLES).inputs, [name])
     program = compile_network(
         network,
         chosen,
@@ -101,8 +118,12 @@ def export(
             weight_bits=weight_bits,
             steps=steps,
             first_layer=first_layer,
+            sums=sums,
+            validate=validate,
+            calibration=calibration,
             target_options=options or {},
         ),
+        observe=observe,
     )
     choices = {"profile": profile, "dt": dt, "reset": reset}
     program = replace(
@@ -140,9 +161,8 @@ def verify(
     if samples is not None:
         if samples < 1:
             raise OptionError(Problem("", "--samples must be at least 1", f"it is {samples}"))
-        labels = None if chosen.labels is None else chosen.labels[:samples]
-        chosen = Samples(chosen.inputs[:samples], labels)
-    if len(chosen.inputs) == 0:
+        chosen = chosen.first(samples)
+    if sample_count(chosen.inputs) == 0:
         raise DataError("there are no samples to verify on")
     try:
         return verify_program(
@@ -193,6 +213,11 @@ def _with_range(network: Network, given: InputRange | None, calibrate: str | Non
     if given is not None and calibrate is not None:
         raise OptionError("give either --input-range or --calibrate, not both")
     if calibrate is not None:
+        if len(network.of_type(Input)) > 1:
+            names = ", ".join(network.of_type(Input))
+            raise OptionError(
+                Problem("", "--calibrate is for networks with one input", f"there are {names}")
+            )
         given, shape = range_of(calibrate)
         (needed,) = {network.shapes[name] for name in network.of_type(Input)}
         if shape != needed:
@@ -207,7 +232,7 @@ def _with_range(network: Network, given: InputRange | None, calibrate: str | Non
         name: replace(node, range=given) if isinstance(node, Input) else node
         for name, node in network.nodes.items()
     }
-    return Network(nodes, network.edges, network.steps)
+    return network.replaced(nodes)
 
 
 def _need_torch(what: str) -> None:

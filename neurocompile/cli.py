@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,16 @@ from neurocompile import __version__, api
 from neurocompile import target as targets
 from neurocompile.atomic import check_writable, write_text
 from neurocompile.data import InputRange
+from neurocompile.describe import describe
 from neurocompile.doctor import examine
 from neurocompile.errors import NeurocompileError, OptionError
 from neurocompile.frontend.from_nir import MOST_STEPS
+from neurocompile.integer import Integer
+from neurocompile.pipeline import PASSES, Observe
 from neurocompile.program import Program, load
 from neurocompile.raster import draw_raster, need_matplotlib
 from neurocompile.run_file import run_file
+from neurocompile.stages import Stage
 from neurocompile.verification import Comparison, Report
 
 DONE, DIFFERENT, IMPOSSIBLE = 0, 1, 2
@@ -144,6 +148,23 @@ neurocompile export theirs.nir --target fixedpoint --dt 1e-4 --reset zero -o the
     help="Who computes on analogue inputs: the chip, fed by graded spikes, or the host.",
 )
 @click.option("--calibrate", metavar="DATA", help="Take the input's range from a data set.")
+@click.option(
+    "--sums",
+    type=click.Choice(["auto", "graded", "duplicate"]),
+    default="auto",
+    show_default=True,
+    help="How sums of spikes travel: as graded spikes, or through duplicated synapses.",
+)
+@click.option(
+    "--validate/--no-validate",
+    default=None,
+    help="Run the network after every pass and compare; done unasked where it takes seconds.",
+)
+@click.option(
+    "--print-after",
+    type=click.Choice([*PASSES, "all"]),
+    help="Print the network that a pass made.",
+)
 @click.option("--input-range", metavar="MIN:MAX[:STEP]", help="The values that inputs can take.")
 @click.option(
     "--profile",
@@ -166,6 +187,7 @@ def export(
     output: Path,
     input_range: str | None,
     target_options: Sequence[str],
+    print_after: str | None,
     **options: Any,
 ) -> None:
     """Compile SOURCE, a run directory, checkpoint or .nir file, into a program directory."""
@@ -175,6 +197,7 @@ def export(
         output=output,
         input_range=_parse_range(input_range),
         options=_parse_pairs(target_options),
+        observe=_printer(print_after),
         **options,
     )
     _print_program(program)
@@ -197,7 +220,7 @@ neurocompile run runs/digits-loihi2 --input in.npz --output out.npz --on fixedpo
     required=True,
     type=click.Path(path_type=Path),
     metavar="IN.npz",
-    help="Holds 'input', (samples, steps, *input shape), channels first.",
+    help="Holds 'input', (samples, steps, *input shape), channels first; or 'input/<name>'.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="OUT.npz")
 @click.option(
@@ -234,8 +257,13 @@ def run_command(
             progress=progress_of(on or loaded.target),
             deadline=deadline,
         )
-    click.echo(f"wrote {output}: output {result.output.shape}")
-    if result.output.shape[1] == 1 and loaded.native_steps not in (None, 1):
+    shapes = ", ".join(
+        f"{'output' if len(result.outputs) == 1 else name} {values.shape}"
+        for name, values in result.outputs.items()
+    )
+    click.echo(f"wrote {output}: {shapes}")
+    shown = next(iter(result.outputs.values())).shape[1]
+    if shown == 1 and loaded.native_steps not in (None, 1):
         click.echo(
             f"the input was shown for 1 step; training showed it for {loaded.native_steps} (--steps)"
         )
@@ -339,6 +367,11 @@ def doctor() -> None:
             click.echo(f"for {finding.name}: {finding.remedy}")
 
 
+def _numbers(values: Integer) -> str:
+    low, high = int(values.min()), int(values.max())
+    return str(low) if low == high else f"{low} to {high}"
+
+
 @contextmanager
 def _progress() -> Iterator[Callable[[str], targets.Progress]]:
     """Yield what makes a progress bar for a stage by name; bars vanish when all is done."""
@@ -385,6 +418,18 @@ def _parse_pairs(texts: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
+def _printer(wanted: str | None) -> Observe | None:
+    """Return what prints the network after the pass `wanted`, or after all."""
+    if wanted is None:
+        return None
+
+    def observe(name: str, stage: Stage) -> None:
+        if wanted in (name, "all"):
+            click.echo("\n".join([f"after {name}:", *describe(stage), ""]))
+
+    return observe
+
+
 def _print_program(program: Program) -> None:
     table = Table(
         "layer",
@@ -408,7 +453,7 @@ def _print_program(program: Program) -> None:
         table.add_row(
             neurons.name,
             f"{count} {neurons.shape}",
-            "read-out" if neurons.readout else str(neurons.threshold),
+            "read-out" if neurons.readout else _numbers(neurons.threshold),
             f"{neurons.scale:.1f}",
             f"{room:.2f}x",
         )
@@ -429,7 +474,29 @@ def _print_program(program: Program) -> None:
     for name, how in program.facts["import"]["inferred"].items():
         if program.facts["source"]["kind"] == "nir":
             click.echo(f"{name}: {how}")
+    for note in program.facts["notes"]:
+        click.echo(note)
+    click.echo(_validation(program.facts["validation"]))
     click.echo(f"range proof: no integer can leave its range within {program.steps} steps")
+
+
+def _validation(facts: Mapping[str, Any]) -> str:
+    """Return what running the network after each pass showed, in a line."""
+    if "skipped" in facts:
+        return f"passes not validated: {facts['skipped']}"
+    exact = [report for report in facts["passes"] if report["exact"]]
+    ties = sum(report["ties"] for report in exact)
+    text = (
+        f"validated on {facts['samples']} samples: {len(exact)} exact passes changed 0 of "
+        f"{sum(report['slots'] for report in exact)} spikes"
+    )
+    if ties:
+        text += f" (and {ties} on a threshold, which rounding decides)"
+    for report in facts["passes"]:
+        if not report["exact"]:
+            share = _share(report["mismatches"], report["slots"])
+            text += f"; {report['pass']} changed {share}"
+    return text
 
 
 def _print_report(report: Report) -> None:

@@ -25,12 +25,21 @@ from neurocompile.integer import (
     IntegerNetwork,
     IntegerNeurons,
     IntegerPopulation,
+    IntegerRelay,
     IntegerSynapses,
 )
 
 FORMAT = "neurocompile program"
-VERSION = 1
+VERSION = 2
 MANIFEST = "program.json"
+
+NUMBER_OR_ARRAY = (
+    "du",
+    "dv",
+    "threshold",
+    "start",
+    "pulse",
+)  # fields that are one number, or one per neuron
 
 
 def seal(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
@@ -115,7 +124,7 @@ def describe_network(network: IntegerNetwork) -> dict[str, Any]:
     return {
         "populations": [_describe_population(item) for item in network.populations],
         "synapses": [_describe_synapses(group) for group in network.synapses],
-        "outputs": list(network.outputs),
+        "outputs": dict(network.outputs),
     }
 
 
@@ -124,7 +133,7 @@ def network_of(manifest: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]])
     return IntegerNetwork(
         tuple(_population(entry, tensors) for entry in manifest["populations"]),
         tuple(_synapses(entry, tensors) for entry in manifest["synapses"]),
-        tuple(str(name) for name in manifest["outputs"]),
+        {str(name): str(shown) for name, shown in manifest["outputs"].items()},
     )
 
 
@@ -154,6 +163,12 @@ def _smallest_type(values: Integer) -> NDArray[Any]:
 def tensors_of(network: IntegerNetwork) -> dict[str, NDArray[Any]]:
     """Return the arrays of `network` by name, each in the smallest type that holds it."""
     tensors = {f"bias/{neurons.name}": neurons.bias_mantissa for neurons in network.neurons}
+    tensors |= {
+        f"{field}/{neurons.name}": getattr(neurons, field)
+        for neurons in network.neurons
+        for field in NUMBER_OR_ARRAY
+        if getattr(neurons, field).ndim
+    }
     tensors |= {f"weight/{group.name}": group.weight for group in network.synapses}
     tensors |= {f"delay/{group.name}": group.delay for group in network.synapses}
     return {name: _smallest_type(values) for name, values in tensors.items()}
@@ -164,10 +179,17 @@ def _tensor_entry(values: Integer) -> dict[str, Any]:
     return {"shape": list(stored.shape), "dtype": str(stored.dtype)}
 
 
+def _number_or_tensor(values: Integer) -> Any:
+    return _tensor_entry(values) if values.ndim else int(values)
+
+
 def _described_tensors(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
     for entry in manifest["populations"]:
-        if entry["kind"] != "input":
+        if entry["kind"] not in ("input", "relay"):
             yield f"bias/{entry['name']}", entry["bias_mantissa"]
+            for field in NUMBER_OR_ARRAY:
+                if isinstance(entry[field], Mapping):
+                    yield f"{field}/{entry['name']}", entry[field]
     for entry in manifest["synapses"]:
         yield f"weight/{entry['name']}", entry["weight"]
         yield f"delay/{entry['name']}", entry["delay"]
@@ -176,43 +198,59 @@ def _described_tensors(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Mappi
 def _describe_population(population: IntegerPopulation) -> dict[str, Any]:
     if isinstance(population, IntegerInput):
         return {"kind": "input", **asdict(population), "shape": list(population.shape)}
+    if isinstance(population, IntegerRelay):
+        return {"kind": "relay", **asdict(population), "shape": list(population.shape)}
     return {
         "kind": "readout" if population.readout else "spiking",
         "name": population.name,
         "shape": list(population.shape),
-        "du": population.du,
-        "dv": population.dv,
-        "threshold": population.threshold,
+        **{field: _number_or_tensor(getattr(population, field)) for field in NUMBER_OR_ARRAY},
+        "reset": population.reset,
         "bias_mantissa": _tensor_entry(population.bias_mantissa),
         "bias_exponent": population.bias_exponent,
         "scale": population.scale,
+        "shows": population.shows,
     }
 
 
 def _population(entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> IntegerPopulation:
     shape = tuple(int(extent) for extent in entry["shape"])
+    name = str(entry["name"])
     if entry["kind"] == "input":
         return IntegerInput(
-            str(entry["name"]),
+            name,
             shape,
             float(entry["scale"]),
             int(entry["minimum"]),
             int(entry["maximum"]),
             bool(entry["exact"]),
         )
-    bias = tensors[f"bias/{entry['name']}"].astype(np.int64)
-    np.broadcast_to(bias, shape)
+    if entry["kind"] == "relay":
+        return IntegerRelay(name, shape, int(entry["largest"]))
+    fields = {
+        field: tensors[f"{field}/{name}"].astype(np.int64)
+        if isinstance(entry[field], Mapping)
+        else np.array(int(entry[field]))
+        for field in NUMBER_OR_ARRAY
+    }
+    fields["bias_mantissa"] = tensors[f"bias/{name}"].astype(np.int64)
+    for values in fields.values():
+        np.broadcast_to(values, shape)
     return IntegerNeurons(
-        str(entry["name"]),
+        name,
         shape,
-        du=int(entry["du"]),
-        dv=int(entry["dv"]),
-        threshold=int(entry["threshold"]),
-        bias_mantissa=bias,
+        **fields,
         bias_exponent=int(entry["bias_exponent"]),
         scale=float(entry["scale"]),
-        readout=entry["kind"] == "readout",
+        shows=_one_of(entry["shows"], ("spikes", "input", "membrane")),
+        reset=_one_of(entry["reset"], ("zero", "subtract")),
     )
+
+
+def _one_of(value: Any, known: tuple[Any, ...]) -> Any:
+    if value not in known:
+        raise ValueError(f"{value!r} is none of {known}")
+    return value
 
 
 def _describe_synapses(group: IntegerSynapses) -> dict[str, Any]:
@@ -226,6 +264,8 @@ def _describe_synapses(group: IntegerSynapses) -> dict[str, Any]:
         "exponent": group.exponent,
         "delay": _tensor_entry(group.delay),
         "computed_by": "host" if group.on_host else "chip",
+        "source_view": list(group.source_view),
+        "target_view": list(group.target_view),
     }
 
 
@@ -242,6 +282,8 @@ def _synapses(entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> 
         exponent=int(entry["exponent"]),
         delay=tensors[f"delay/{entry['name']}"].astype(np.int64),
         on_host=entry["computed_by"] == "host",
+        source_view=tuple(int(extent) for extent in entry["source_view"]),
+        target_view=tuple(int(extent) for extent in entry["target_view"]),
     )
 
 

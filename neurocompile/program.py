@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from neurocompile import target as targets
 from neurocompile.atomic import replacing_directory
+from neurocompile.data import Inputs, by_input
 from neurocompile.errors import (
     DataError,
     NeurocompileError,
@@ -33,6 +34,7 @@ from neurocompile.integer import (
     IntegerInput,
     IntegerNetwork,
     IntegerNeurons,
+    IntegerRelay,
     Schedule,
     Trace,
     to_payload,
@@ -68,14 +70,23 @@ class Result:
     """
     What a program did on some samples; arrays are (samples, steps, *shape).
 
-    `output` is in the units of the source network: logits of a read-out as float64, or spikes as
+    `outputs` are in the units of the source network: logits of a read-out as float64, or spikes as
     integers. `spikes` are 0 or 1, `membrane` in the units of the source network's membrane, after the reset.
     """
 
-    output: NDArray[Any]
+    outputs: Mapping[str, NDArray[Any]]
     spikes: Mapping[str, NDArray[np.uint8]]
     membrane: Mapping[str, NDArray[np.float64]]
     trace: Trace
+
+    @property
+    def output(self) -> NDArray[Any]:
+        """The only output; raises `OptionError` where there are several."""
+        if len(self.outputs) > 1:
+            names = ", ".join(self.outputs)
+            raise OptionError(Problem("", "there are several outputs", names, "use .outputs"))
+        (only,) = self.outputs.values()
+        return only
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,7 @@ class Program:
 
     def run(
         self,
-        inputs: ArrayLike,
+        inputs: Inputs,
         record: Collection[str] = (),
         on: str | None = None,
         *,
@@ -111,14 +122,16 @@ class Program:
         deadline: float | None = None,
     ) -> Result:
         """
-        Run `inputs` (samples, steps, *input shape) and return what came out.
+        Run `inputs` and return what came out.
+
+        They are (samples, steps, *input shape), or one such array per input, by name.
 
         `record` names spiking layers (or is "all"), and `membrane/<layer>`. `on` names another
         executor of the same integers. A second call costs no second set-up. Raises `DataError` for
         inputs that the proof does not cover, `ExecutionError` if the target fails or takes more than
         `deadline` seconds.
         """
-        payloads = self.payloads(np.asarray(inputs))
+        payloads = self.payloads(inputs)
         names = self.resolve_record(record)
         trace = self.executor(on).run(payloads, record=names, progress=progress, deadline=deadline)
         return self.to_source_units(trace)
@@ -153,18 +166,19 @@ class Program:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-    @property
-    def input(self) -> IntegerInput:
-        (only,) = self.network.inputs
-        return only
-
     def resolve_record(self, record: Collection[str]) -> tuple[str, ...]:
-        """Return the names of `record`, with "all" spelled out; raises `OptionError` for unknown ones."""
+        """
+        Return the names of `record`, with "all" spelled out; raises `OptionError` for unknown ones.
+
+        "all" are the spiking layers; relays, which the compiler added, are recorded by name.
+        """
         spiking = [neurons.name for neurons in self.network.spiking]
         names = [record] if isinstance(record, str) else list(record)
         if "all" in names:
             names = [name for name in names if name != "all"] + spiking
-        known = {*spiking, *(f"membrane/{neurons.name}" for neurons in self.network.neurons)}
+        relays = [item.name for item in self.network.populations if isinstance(item, IntegerRelay)]
+        membranes = (f"membrane/{neurons.name}" for neurons in self.network.neurons)
+        known = {*spiking, *relays, *membranes}
         problems = [
             Problem(
                 "",
@@ -177,80 +191,39 @@ class Program:
         raise_all(OptionError, problems)
         return tuple(dict.fromkeys(names))
 
-    def payloads(self, inputs: NDArray[Any]) -> Integer:
-        """Return the integers that stand for `inputs`; raises `DataError` for what is not covered."""
+    def payloads(self, inputs: Inputs) -> dict[str, Integer]:
+        """
+        Return the integers that stand for `inputs`, by input.
+
+        Raises `DataError` for what the proof does not cover.
+        """
+        named = by_input(inputs, [population.name for population in self.network.inputs])
         problems: list[Problem] = []
-        shape = self.input.shape
-        if inputs.dtype.kind not in "biuf":
-            raise DataError(Problem("", "inputs must be numbers", f"they are {inputs.dtype}"))
-        if inputs.shape[2:] != shape or inputs.ndim < 2:
-            wanted = ", ".join(["samples", "steps", *map(str, shape)])
-            raise DataError(
-                Problem(
-                    self.input.name,
-                    f"needs inputs of shape ({wanted})",
-                    f"they have {inputs.shape}",
-                    "put samples first, steps second, channels third",
-                )
-            )
-        if 0 in inputs.shape:
-            problems.append(
-                Problem(
-                    "", "inputs need at least one sample and one step", f"they have {inputs.shape}"
-                )
-            )
-        if inputs.shape[1] > self.steps:
-            problems.append(
-                Problem(
-                    "",
-                    f"the range proof covers {self.steps} steps a sample",
-                    f"the inputs have {inputs.shape[1]}",
-                    f"export again with --steps {inputs.shape[1]}",
-                )
-            )
-        if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
-            bad = int((~np.isfinite(inputs)).sum())
-            problems.append(
-                Problem("", "inputs must be finite", f"{bad} values are NaN or infinite")
-            )
-            raise DataError(*problems)
-        payloads = to_payload(self.input, inputs)
-        outside = (payloads < self.input.minimum) | (payloads > self.input.maximum)
-        if outside.any():
-            low, high = (end / self.input.scale for end in (self.input.minimum, self.input.maximum))
-            problems.append(
-                Problem(
-                    self.input.name,
-                    f"needs values from {low:g} to {high:g}",
-                    f"{int(outside.sum())} values reach from {inputs.min():g} to {inputs.max():g}",
-                    "scale them as in training, or export again with --input-range",
-                )
-            )
-        elif self.input.exact:
-            off = np.abs(inputs * self.input.scale - payloads) > GRID_TOLERANCE
-            if off.any():
-                problems.append(
-                    Problem(
-                        self.input.name,
-                        f"needs multiples of {1 / self.input.scale:g}",
-                        f"{int(off.sum())} values are not",
-                        "prepare them as in training, or export again with --input-range MIN:MAX",
-                    )
-                )
+        payloads: dict[str, Integer] = {}
+        for population in self.network.inputs:
+            values = named[population.name]
+            found = _problems_of_input(population, values, self.steps)
+            if not found:
+                payloads[population.name] = to_payload(population, values)
+                found = _problems_of_values(population, values, payloads[population.name])
+            problems += found
         raise_all(DataError, problems)
         return payloads
 
     def to_source_units(self, trace: Trace) -> Result:
         """Return `trace` in the units of the source network."""
-        (output,) = self.network.outputs
         units = {
             neurons.name: neurons.scale * (1 << STATE_FRACTION_BITS)
             for neurons in self.network.neurons
         }
-        neurons = self.network[output]
-        readout = isinstance(neurons, IntegerNeurons) and neurons.readout
+        outputs: dict[str, NDArray[Any]] = {}
+        for output, name in self.network.outputs.items():
+            neurons = self.network[name]
+            assert isinstance(neurons, IntegerNeurons)
+            values = trace.outputs[output]
+            outputs[output] = values / units[name] if neurons.readout else values
         return Result(
-            output=trace.output / units[output] if readout else trace.output,
+            outputs=outputs,
             spikes=trace.spikes,
             membrane={name: values / units[name] for name, values in trace.membrane.items()},
             trace=trace,
@@ -275,6 +248,69 @@ class Program:
             "bounds": [asdict(bound) for bound in self.bounds],
             **self.facts,
         }
+
+
+def _problems_of_input(population: IntegerInput, inputs: NDArray[Any], steps: int) -> list[Problem]:
+    """Return what is wrong with the type, the shape or the length of `inputs`."""
+    if inputs.dtype.kind not in "biuf":
+        return [Problem(population.name, "needs numbers", f"its inputs are {inputs.dtype}")]
+    if inputs.shape[2:] != population.shape or inputs.ndim < 2:
+        wanted = ", ".join(["samples", "steps", *map(str, population.shape)])
+        return [
+            Problem(
+                population.name,
+                f"needs inputs of shape ({wanted})",
+                f"they have {inputs.shape}",
+                "put samples first, steps second, channels third",
+            )
+        ]
+    problems: list[Problem] = []
+    if 0 in inputs.shape:
+        problems.append(
+            Problem("", "inputs need at least one sample and one step", f"they have {inputs.shape}")
+        )
+    if inputs.shape[1] > steps:
+        problems.append(
+            Problem(
+                "",
+                f"the range proof covers {steps} steps a sample",
+                f"the inputs have {inputs.shape[1]}",
+                f"export again with --steps {inputs.shape[1]}",
+            )
+        )
+    if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
+        bad = int((~np.isfinite(inputs)).sum())
+        problems.append(Problem("", "inputs must be finite", f"{bad} values are NaN or infinite"))
+    return problems
+
+
+def _problems_of_values(
+    population: IntegerInput, inputs: NDArray[Any], payloads: Integer
+) -> list[Problem]:
+    """Return why `payloads` do not stand for `inputs`: they leave the proven range, or the grid."""
+    outside = (payloads < population.minimum) | (payloads > population.maximum)
+    if outside.any():
+        low, high = (end / population.scale for end in (population.minimum, population.maximum))
+        return [
+            Problem(
+                population.name,
+                f"needs values from {low:g} to {high:g}",
+                f"{int(outside.sum())} values reach from {inputs.min():g} to {inputs.max():g}",
+                "scale them as in training, or export again with --input-range",
+            )
+        ]
+    if population.exact:
+        off = np.abs(inputs * population.scale - payloads) > GRID_TOLERANCE
+        if off.any():
+            return [
+                Problem(
+                    population.name,
+                    f"needs multiples of {1 / population.scale:g}",
+                    f"{int(off.sum())} values are not",
+                    "prepare them as in training, or export again with --input-range MIN:MAX",
+                )
+            ]
+    return []
 
 
 def load(directory: Path | str) -> Program:

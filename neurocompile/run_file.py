@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile.atomic import replacing
-from neurocompile.data import load_samples
+from neurocompile.data import load_samples, map_inputs
 from neurocompile.errors import DataError, Problem
 from neurocompile.program import Program, Result
 from neurocompile.target import Executor, Progress
@@ -31,11 +31,13 @@ def run_file(
     """
     Run the `input` of an .npz file and write OUT.npz (`docs/files.md` describes both).
 
-    The file holds `output`, `spikes/<layer>` and `membrane/<layer>`; it is written whole or not at
-    all. The executor is closed afterwards, whatever happens.
+    The file holds `output` (`output/<name>` where there are several), `spikes/<layer>` and
+    `membrane/<layer>`; it is written whole or not at all. The executor is closed afterwards, whatever happens.
     """
     try:
-        inputs = repeat_steps(load_samples(str(source)).inputs, steps)
+        inputs = map_inputs(
+            lambda values: repeat_steps(values, steps), load_samples(str(source)).inputs
+        )
         names = program.resolve_record(record)
         trace = executor.run(
             program.payloads(inputs), record=names, progress=progress, deadline=deadline
@@ -43,7 +45,11 @@ def run_file(
     finally:
         executor.close()
     result = program.to_source_units(trace)
-    arrays: dict[str, NDArray[Any]] = {"output": result.output}
+    arrays: dict[str, NDArray[Any]] = (
+        {"output": result.output}
+        if len(result.outputs) == 1
+        else {f"output/{name}": values for name, values in result.outputs.items()}
+    )
     arrays |= {f"spikes/{name}": values for name, values in result.spikes.items()}
     arrays |= {f"membrane/{name}": values for name, values in result.membrane.items()}
     with replacing(destination) as temporary:

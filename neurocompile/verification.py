@@ -13,6 +13,7 @@ differs, of the lowest sample: within a step, the first layer in the order of th
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile import reference
-from neurocompile.data import Samples
+from neurocompile.data import Inputs, Samples, by_input, map_inputs
 from neurocompile.errors import DataError, OptionError, Problem, ProgramFormatError
 from neurocompile.frontend.from_nir import from_nir
-from neurocompile.ir import LIF, Network
+from neurocompile.ir import LIF, Network, Threshold
 from neurocompile.program import GRAPH, REFERENCE, Program, Result
 from neurocompile.run_file import repeat_steps
 from neurocompile.target import Progress
@@ -39,11 +40,11 @@ ProgressOf = Callable[[str], Progress]  # a progress report for each stage, by n
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage did; spikes by layer and outputs are (samples, steps, *shape)."""
+    """What one stage did; spikes by layer and outputs by name are (samples, steps, *shape)."""
 
     name: str
     integers: bool
-    output: NDArray[Any]
+    outputs: Mapping[str, NDArray[Any]]
     spikes: Mapping[str, NDArray[np.uint8]]
 
 
@@ -114,7 +115,7 @@ class Report:
 
     @property
     def samples(self) -> int:
-        return len(self.stages[0].output)
+        return len(next(iter(self.stages[0].outputs.values())))
 
     @property
     def failed(self) -> bool:
@@ -123,11 +124,15 @@ class Report:
 
     @property
     def accuracy(self) -> dict[str, float]:
-        """The share of samples that each stage classifies as labelled; empty without labels."""
+        """
+        The share of samples that each stage classifies as labelled; empty without labels.
+
+        Of several outputs the first one is the decision.
+        """
         if self.labels is None:
             return {}
         return {
-            stage.name: float((decisions(stage.output) == self.labels).mean())
+            stage.name: float((decisions(_first(stage.outputs)) == self.labels).mean())
             for stage in self.stages
         }
 
@@ -144,6 +149,10 @@ class Report:
             "counters": {layer: dict(counts) for layer, counts in self.counters.items()},
             "program": dict(self.facts),
         }
+
+
+def _first(outputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    return next(iter(outputs.values()))
 
 
 def decisions(output: NDArray[Any]) -> NDArray[np.int64]:
@@ -166,11 +175,14 @@ def verify_program(
     `against` chooses stages by name ("torch", "float", "fixedpoint", the target); all that there
     are by default. Raises `OptionError` for stages that this program does not have.
     """
-    one_step = samples.inputs.shape[1] == 1
     shown = min(program.native_steps or 1, program.steps)
-    inputs = repeat_steps(samples.inputs, shown if one_step else None)
+    inputs = map_inputs(
+        lambda values: repeat_steps(values, shown if values.shape[1] == 1 else None),
+        samples.inputs,
+    )
     program.payloads(inputs)  # refuse inputs before anything is run
-    classes = int(np.prod(program.network[program.network.outputs[0]].shape))
+    first_shown = next(iter(program.network.outputs.values()))
+    classes = math.prod(program.network[first_shown].shape)
     if samples.labels is not None and samples.labels.size:
         least, most = int(samples.labels.min()), int(samples.labels.max())
         if least < 0 or most >= classes:
@@ -195,18 +207,18 @@ def verify_program(
             stages.append(_run_torch(program, inputs, progress))
         elif name == "float":
             trace = reference.simulate(network, inputs, progress=progress)
-            stages.append(Stage("float", False, trace.output, trace.spikes))
+            stages.append(Stage("float", False, trace.outputs, trace.spikes))
         else:
             result = program.run(inputs, "all", on=name, progress=progress, deadline=deadline)
             counters = result.trace.counters or counters
-            stages.append(Stage(name, True, result.output, result.spikes))
+            stages.append(Stage(name, True, result.outputs, result.spikes))
     comparisons = [
         compare(first, second, program, network, inputs) for first, second in pairwise(stages)
     ]
     overall = compare(stages[0], stages[-1], program, network, inputs)
     return Report(
         target=program.target,
-        steps=inputs.shape[1],
+        steps=_first(stages[0].outputs).shape[1],
         stages=tuple(stages),
         labels=samples.labels,
         comparisons=tuple(comparisons),
@@ -214,7 +226,16 @@ def verify_program(
         counters=counters,
         facts={
             name: program.facts[name]
-            for name in ("source", "import", "folding", "first_layer", "quantisation", "versions")
+            for name in (
+                "source",
+                "import",
+                "folding",
+                "first_layer",
+                "quantisation",
+                "notes",
+                "validation",
+                "versions",
+            )
             if name in program.facts
         },
     )
@@ -269,11 +290,12 @@ def _choose_stages(program: Program, against: Sequence[str]) -> list[str]:
     return chosen
 
 
-def _run_torch(program: Program, inputs: NDArray[Any], progress: Progress) -> Stage:
+def _run_torch(program: Program, inputs: Inputs, progress: Progress) -> Stage:
     from neurocompile.frontend.from_checkpoint import run_reference
 
-    output, spikes = run_reference(program, inputs, progress)
-    return Stage("torch", False, output, spikes)
+    (only,) = by_input(inputs, [item.name for item in program.network.inputs]).values()
+    output, spikes = run_reference(program, only, progress)
+    return Stage("torch", False, {next(iter(program.network.outputs)): output}, spikes)
 
 
 def compare(
@@ -281,7 +303,7 @@ def compare(
     second: Stage,
     program: Program,
     network: Network,
-    inputs: NDArray[Any],
+    inputs: Inputs,
 ) -> Comparison:
     """Return how `second` differs from `first`, in every layer that both have."""
     layers = []
@@ -301,9 +323,14 @@ def compare(
         candidate=second.name,
         must_match=first.integers and second.integers,
         layers=tuple(layers),
-        output_slots=int(first.output.size),
-        output_mismatches=int((first.output != second.output).sum()),
-        output_difference=float(np.abs(first.output - second.output).max()),
+        output_slots=sum(values.size for values in first.outputs.values()),
+        output_mismatches=sum(
+            int((values != second.outputs[name]).sum()) for name, values in first.outputs.items()
+        ),
+        output_difference=max(
+            float(np.abs(values - second.outputs[name]).max())
+            for name, values in first.outputs.items()
+        ),
         first_divergence=_first_divergence(first, second, program, network, inputs),
     )
 
@@ -313,7 +340,7 @@ def _first_divergence(
     second: Stage,
     program: Program,
     network: Network,
-    inputs: NDArray[Any],
+    inputs: Inputs,
 ) -> Divergence | None:
     """Locate the earliest differing spike of the lowest sample, and look up its membrane."""
     found: list[tuple[int, int, int, int]] = []
@@ -330,7 +357,11 @@ def _first_divergence(
     layer = list(first.spikes)[order]
     spikes = [stage.spikes[layer][sample, step].flat[neuron] for stage in (first, second)]
     membrane, threshold = _membrane(
-        second, program, network, inputs[sample : sample + 1], (step, layer, neuron)
+        second,
+        program,
+        network,
+        map_inputs(lambda values: values[sample : sample + 1], inputs),
+        (step, layer, neuron),
     )
     return Divergence(
         sample, step, layer, neuron, int(spikes[0]), int(spikes[1]), membrane, threshold
@@ -341,7 +372,7 @@ def _membrane(
     stage: Stage,
     program: Program,
     network: Network,
-    inputs: NDArray[Any],
+    inputs: Inputs,
     place: tuple[int, str, int],
 ) -> tuple[float, float]:
     """
@@ -354,22 +385,24 @@ def _membrane(
     step, layer, neuron = place
     if not stage.integers:
         node = network.nodes[layer]
-        assert isinstance(node, LIF)
+        assert isinstance(node, LIF | Threshold)
         trace = reference.simulate(network, inputs, membranes=True)
         return float(trace.membrane[layer][0, step].flat[neuron]), float(
             node.threshold.flat[neuron]
         )
+    payloads = program.payloads(inputs)
     engine = execute(
         program.network,
-        {program.input.name: program.payloads(inputs)},
+        payloads,
         samples=1,
-        steps=inputs.shape[1],
+        steps=next(iter(payloads.values())).shape[1],
         record=[f"membrane/{layer}"],
         before_reset=True,
     )
     units: Result = program.to_source_units(engine)
     neurons = next(item for item in program.network.neurons if item.name == layer)
-    return float(units.membrane[layer][0, step].flat[neuron]), neurons.threshold / neurons.scale
+    threshold = np.broadcast_to(neurons.threshold, neurons.shape).flat[neuron] / neurons.scale
+    return float(units.membrane[layer][0, step].flat[neuron]), float(threshold)
 
 
 def _comparison_json(comparison: Comparison) -> dict[str, Any]:
