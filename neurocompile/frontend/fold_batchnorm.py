@@ -36,11 +36,11 @@ def fold_batchnorm(graph: fx.GraphModule) -> fx.GraphModule:
             continue
         before = node.args[0]
         layer = _module(folded, before)
-        reason = _why_not(norm, layer, before)
+        reason = _why_not(norm, layer, before) or _why_not_alone(folded, node, before)
         if reason:
             problems.append(Problem(str(node.target), *reason))
             continue
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear)
         weight, bias = folded_parameters(layer.weight, layer.bias, norm)
         layer.weight = nn.Parameter(weight)
         layer.bias = nn.Parameter(bias)
@@ -79,7 +79,7 @@ def _module(graph: fx.GraphModule, node: object) -> nn.Module | None:
 def _why_not(norm: nn.Module, layer: nn.Module | None, before: object) -> tuple[str, ...]:
     """Return (need, have, remedy) if `norm` cannot be folded into `layer`, else nothing."""
     assert isinstance(norm, BatchNorm)
-    if not isinstance(layer, nn.Conv2d | nn.Linear):
+    if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
         have = f"'{before}' is before it"
         return ("needs a convolution or linear layer before it to be folded into", have)
     assert isinstance(before, fx.Node)
@@ -96,4 +96,17 @@ def _why_not(norm: nn.Module, layer: nn.Module | None, before: object) -> tuple[
             "it tracks none",
             "train with track_running_stats=True",
         )
+    return ()
+
+
+def _why_not_alone(graph: fx.GraphModule, norm: fx.Node, before: fx.Node) -> tuple[str, ...]:
+    """Return (need, have, remedy) if a module that folding would change is called twice."""
+    for name in (str(norm.target), str(before.target)):
+        calls = sum(n.op == "call_module" and n.target == name for n in graph.graph.nodes)
+        if calls > 1:
+            return (
+                f"needs '{name}' to be called once to be folded",
+                f"it is called {calls} times",
+                "make one for each place",
+            )
     return ()

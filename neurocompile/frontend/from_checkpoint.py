@@ -1,7 +1,8 @@
 """
 From a trained checkpoint to a folded NIR graph, proving each step on the way.
 
-    folding    the logits of folded and unfolded network agree within 1e-5 wherever no spike flipped;
+    folding    batch norms into weights, adaptive pools into plain ones: the logits before and after
+               agree within 1e-5 wherever no spike flipped;
                the flips are counted
     NIR        the file is read back through our importer, rebuilt in PyTorch and run: its spikes are
                identical to the folded network's, or there is no export
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from neurocompile.errors import EquivalenceError, Problem, ProgramFormatError, raise_all
 from neurocompile.frontend.fold_batchnorm import fold_batchnorm
 from neurocompile.frontend.from_nir import Imported, from_nir
+from neurocompile.frontend.plain_pools import plain_pools
 from neurocompile.frontend.to_nir import to_nir, write_nir
 from neurocompile.frontend.to_torch import to_torch
 from neurocompile.program import GRAPH, REFERENCE, Program
@@ -55,14 +57,14 @@ def from_checkpoint(source: Path) -> FoldedGraph:
     Raises `EquivalenceError` if folding or writing changed the network.
     """
     trained = load_checkpoint(source)
-    folded = SpikingNetwork(
-        fold_batchnorm(trace(trained.network.body)), trained.network.input_shape
-    )
+    shape = trained.network.input_shape
+    body = plain_pools(fold_batchnorm(trace(trained.network.body)), shape)
+    folded = SpikingNetwork(body, shape)
     probe = _probe(trained)
     folding = _compare_folding(trained.network, folded, probe)
     graph = to_nir(
-        folded.body,  # type: ignore[arg-type]  # a GraphModule: fold_batchnorm returned it
-        trained.network.input_shape,
+        body,
+        shape,
         steps=trained.settings.timesteps,
         input_range=trained.input_range,
     )
@@ -80,7 +82,7 @@ def from_checkpoint(source: Path) -> FoldedGraph:
         reference={REFERENCE: npz_bytes(state)},
         description={
             "settings": trained.settings.model_dump(mode="json"),
-            "input_shape": list(trained.network.input_shape),
+            "input_shape": list(shape),
             "classes": trained.classes,
             "input_range": trained.input_range.to_json(),
         },

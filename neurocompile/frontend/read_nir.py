@@ -8,6 +8,8 @@ here, into dictionaries of arrays, and what the graph means is decided by `from_
 
 from __future__ import annotations
 
+import mmap
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,10 @@ LARGEST_FILE_BYTES = 4 << 30
 LARGEST_EXPANSION = 1024  # declared size over file size; honest compressed weights stay far below
 DEEPEST_NESTING = 32
 SMALL_BYTES = 64 << 20
+
+HEAP = b"GCOL\x01"  # HDF5's file format, III.E: where the texts are, collections of objects
+HEAP_HEADER = 16  # bytes: of a collection, and of each object in it
+LENGTH_BYTES = 8  # of HDF5's "size of lengths"; every writer's default
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ def read_nir(path: Path) -> NirFile:
         )
     try:
         with h5py.File(path, "r") as file:
+            _check_heaps(path, file)
             if "node" not in file or not isinstance(file.get("node", getlink=True), h5py.HardLink):
                 raise NirFormatError(Problem("", f"'{path}' is an HDF5 file, but not a NIR graph"))
             budget = _Budget(max(SMALL_BYTES, size * LARGEST_EXPANSION))
@@ -52,6 +59,36 @@ def read_nir(path: Path) -> NirFile:
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise NirFormatError(Problem("", f"'{path}' is not a NIR file ({error})")) from error
     return NirFile(root, str(text))
+
+
+def _check_heaps(path: Path, file: Any) -> None:
+    """
+    Refuse texts that the HDF5 library would read for ever.
+
+    It walks from object to object by their lengths, and stays where a damaged one is 0 (HDF5 2.0.0).
+    """
+    if file.id.get_create_plist().get_sizes()[1] != LENGTH_BYTES:
+        raise NirFormatError(Problem("", f"'{path}' has HDF5 lengths of an unusual size"))
+    with (
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        steps_left = len(content) // HEAP_HEADER  # as many objects as can lie side by side
+        start = content.find(HEAP)
+        while start >= 0 and start + HEAP_HEADER <= len(content):
+            (size,) = struct.unpack_from("<Q", content, start + 8)
+            place, end = start + HEAP_HEADER, min(start + size, len(content))
+            while place + HEAP_HEADER <= end:
+                index, length = struct.unpack_from("<H6xQ", content, place)
+                padded = HEAP_HEADER + (length + 7) // 8 * 8
+                step = (length if index == 0 else padded) % (1 << 64)  # 0 is the free space
+                steps_left -= 1
+                if step < HEAP_HEADER or steps_left < 0:
+                    raise NirFormatError(
+                        Problem("", f"'{path}' is not a NIR file (its texts are damaged)")
+                    )
+                place += step
+            start = content.find(HEAP, start + 1)
 
 
 class _Budget:
