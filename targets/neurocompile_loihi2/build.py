@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lava.magma.compiler.compiler_graphs import find_processes
 from lava.magma.core.process.process import AbstractProcess
 from lava.proc.conv.process import Conv
-from lava.proc.dense.process import Dense
-from lava.proc.lif.process import LIFReset
-from lava.proc.sparse.process import Sparse
+from lava.proc.graded.process import GradedVec
+from lava.proc.lif.process import LIF, LIFReset
+from lava.proc.sparse.process import DelaySparse, Sparse
 from lava.utils.weightutils import SignMode
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, identity, kron
+from scipy.sparse import csr_matrix, identity
 
-from neurocompile_loihi2.processes.streams import FileSource, MembraneRecorder, SpikeRecorder
+from neurocompile_loihi2.processes.microcode import Microcode
+from neurocompile_loihi2.processes.streams import (
+    FileSource,
+    MembraneRecorder,
+    SpikeRecorder,
+    Tie,
+)
 from neurocompile_loihi2.unroll import unroll
-from neurocompile_loihi2.worker_setup import CONTROL, Setup
+from neurocompile_loihi2.wiring import Wires, places
+from neurocompile_loihi2.worker_setup import (
+    CONTROL,
+    MEMBRANE,
+    Setup,
+    Stream,
+    source_stream,
+)
+
+SIGN_MODES = {"mixed": SignMode.MIXED, "excitatory": SignMode.EXCITATORY}
+MEMORYLESS_DU = 4095
+MEMORYLESS_DV = 4096
 
 
 @dataclass(frozen=True)
@@ -30,13 +49,25 @@ class Built:
     processes: tuple[AbstractProcess, ...]
 
 
+@dataclass(frozen=True)
+class Part:
+    """
+    A process that is all of a population, or some of its neurons.
+
+    `neurons` are their numbers in the population with all its replicas, or None for all.
+    """
+
+    process: Any
+    neurons: NDArray[Any] | None = None
+
+
 def build(setup: Setup, arrays: Mapping[str, NDArray[Any]], directory: Path) -> Built:
     """
     Return the connected processes of `setup`.
 
     Neurons are `LIFReset`, whose reset falls on the first step of a sample at their depth, so that
     samples follow each other without a pause. With `replicas`, that many samples run side by side
-    in block-diagonal matrices, which share nothing.
+    in block-diagonal matrices, which share nothing. All populations are flat, replica after replica.
     """
     return _Builder(setup, arrays, directory).build()
 
@@ -47,126 +78,255 @@ class _Builder:
         self.arrays = arrays
         self.directory = directory
         self.processes: list[AbstractProcess] = []
-        self.populations = {entry["name"]: entry for entry in setup.layout["populations"]}
-        self.ports: dict[str, Any] = {}
-        self.neurons: dict[str, LIFReset] = {}
+        self.nodes: dict[tuple[str, int], list[Part]] = {}  # by name and machine steps behind it
+        self.sizes: dict[str, int] = {}  # neurons, all replicas together
 
     def build(self) -> Built:
-        for entry in self.setup.layout["populations"]:
-            if entry["process"] == "Source":
-                if self.setup.is_fed(entry["name"]):
-                    self.ports[entry["name"]] = self._source(
-                        entry["name"], self._shape(entry)
-                    ).s_out
-            else:
-                self._add_neurons(entry)
-        for connection in self.setup.layout["connections"]:
+        layout = self.setup.layout
+        for entry in layout["sources"]:
+            self.sizes[entry["name"]] = self.setup.replicas * math.prod(entry["shape"])
+            stream = self.setup.streams[source_stream(entry["name"], entry["wait"])]
+            self.nodes[entry["name"], entry["wait"]] = [Part(self._source(stream))]
+        for entry in layout["populations"]:
+            self.sizes[entry["name"]] = self.setup.replicas * math.prod(entry["shape"])
+            self.nodes[entry["name"], 0] = self._population(entry)
+        for entry in layout["relays"]:
+            self._add_relay(entry)
+        for connection in layout["connections"]:
             self._connect(connection)
-        for name in self.setup.record:
-            self._record(name)
+        for stream in (*self.setup.host, *self.setup.drives):
+            self._arrive(self._source(stream).s_out, stream.population)
+        for name, stream in zip(self.setup.record, self.setup.records, strict=True):
+            self._record(name, stream)
+        self._tie_together()
         return Built(self.processes[-1], tuple(self.processes))
 
-    def _shape(self, population: Mapping[str, Any]) -> tuple[int, ...]:
-        """Return the shape of a process: flat with all replicas, unless Conv processes need images."""
-        shape = tuple(population["shape"])
-        if self.setup.convolution == "conv":
-            return shape
-        return (self.setup.replicas * int(np.prod(shape)),)
+    def _tie_together(self) -> None:
+        """
+        Connect parts of the network that do not hear each other.
 
-    def _source(self, name: str, shape: tuple[int, ...]) -> FileSource:
-        source: FileSource = self._kept(FileSource(**self._stream(name, shape)))
-        return source
-
-    def _stream(self, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
-        return {
-            "path": str(self.directory / self.setup.file_of(name)),
-            "control": str(self.directory / CONTROL),
-            "rows": self.setup.rows,
-            "shape": shape,
-        }
+        Lava builds the processes that it can reach from the one that it is started by, and no others.
+        """
+        parts: list[Any] = []
+        reached: set[AbstractProcess] = set()
+        for process in self.processes:
+            if process not in reached and hasattr(process, "s_out"):
+                parts.append(process)
+                reached.update(find_processes(process))
+        if len(parts) > 1:
+            tie = self._kept(Tie())
+            for process in parts:
+                Wires(process.s_out, np.zeros(1, np.int64)).connect(tie.a_in)
 
     def _kept(self, process: Any) -> Any:
         self.processes.append(process)
         return process
 
-    def _add_neurons(self, entry: Mapping[str, Any]) -> None:
-        shape = self._shape(entry)
-        bias = self.arrays[f"bias/{entry['name']}"]
-        if self.setup.convolution != "conv":
-            bias = np.tile(bias.ravel(), self.setup.replicas)
-        period, depth = self.setup.period, entry["depth"]
-        neurons = LIFReset(
-            shape=shape,
-            du=entry["du"],
-            dv=entry["dv"],
-            vth=entry["vth"],
-            bias_mant=bias,
-            bias_exp=entry["bias_exp"],
-            reset_interval=period,
-            reset_offset=(depth + 1) % period,
-        )
-        self.neurons[entry["name"]] = self._kept(neurons)
-        self.ports[entry["name"]] = neurons.s_out
+    def _source(self, stream: Stream) -> Any:
+        return self._kept(FileSource(**self._file(stream)))
 
-    def _connect(self, connection: Mapping[str, Any]) -> None:
-        target = self.populations[connection["target"]]
-        arriving = self.neurons[connection["target"]].a_in
-        if connection["process"] == "Source":
-            self._source(connection["source"], self._shape(target)).s_out.connect(arriving)
-            return
-        leaving = self.ports[connection["source"]]
-        source = self.populations[connection["source"]]
-        weight = self.arrays[f"weight/{connection['name']}"].astype(np.int32)
-        bits = connection["message_bits"]
-        if self.setup.convolution == "conv":
-            if connection["process"] == "Convolution":
-                process = self._kept(_convolution(connection, source, weight))
-                leaving.connect(process.s_in)
-                process.a_out.connect(arriving)
-            else:
-                process = self._kept(
-                    Dense(
-                        weights=weight,
-                        num_weight_bits=8,
-                        weight_exp=0,
-                        sign_mode=SignMode.MIXED,
-                        num_message_bits=bits,
-                    )
-                )
-                leaving.flatten().connect(process.s_in)
-                process.a_out.reshape(tuple(target["shape"])).connect(arriving)
-            return
-        matrix = (
-            unroll(weight, tuple(source["shape"]), tuple(target["shape"]), **_geometry(connection))
-            if connection["process"] == "Convolution"
-            else csr_matrix(weight)
-        )
-        process = self._kept(
-            Sparse(
-                weights=_replicate(matrix, self.setup.replicas),
-                num_weight_bits=8,
-                weight_exp=0,
-                sign_mode=SignMode.MIXED,
-                num_message_bits=bits,
+    def _file(self, stream: Stream) -> dict[str, Any]:
+        return {
+            "path": str(self.directory / self.setup.file_of(stream)),
+            "control": str(self.directory / CONTROL),
+            "rows": self.setup.rows,
+            "shape": (self.setup.replicas * stream.neurons,),
+        }
+
+    def _population(self, entry: Mapping[str, Any]) -> list[Part]:
+        name, shape = entry["name"], (self.sizes[entry["name"]],)
+        if entry["process"] == "GradedVec":
+            return [Part(self._kept(GradedVec(shape=shape, vth=0, exp=0)))]
+        if entry["process"] == "Microcode":
+            return [Part(self._microcode(entry, shape))]
+        if len(entry["parts"]) == 1:
+            return [Part(self._neurons(entry, entry["parts"][0], np.arange(shape[0])))]
+        numbers = np.tile(self.arrays[f"part/{name}"], self.setup.replicas)
+        parts = []
+        for number, part in enumerate(entry["parts"]):
+            chosen = np.flatnonzero(numbers == number)
+            parts.append(Part(self._neurons(entry, part, chosen), chosen))
+        return parts
+
+    def _neurons(
+        self, entry: Mapping[str, Any], part: Mapping[str, Any], chosen: NDArray[Any]
+    ) -> Any:
+        """Return the neurons of `entry` with the numbers `chosen`."""
+        period = self.setup.period
+        return self._kept(
+            LIFReset(
+                shape=chosen.shape,
+                du=self._parameter(entry, part, "du"),
+                dv=self._parameter(entry, part, "dv"),
+                vth=self._parameter(entry, part, "vth"),
+                bias_mant=self._tiled("bias", entry)[chosen],
+                bias_exp=entry["bias_exp"],
+                reset_interval=period,
+                reset_offset=(entry["depth"] + 1) % period,
             )
         )
-        leaving.connect(process.s_in)
-        process.a_out.connect(arriving)
 
-    def _record(self, name: str) -> None:
-        kind, _, layer = name.rpartition("/")
-        shape = self._shape(self.populations[layer])
-        if kind == "membrane":
-            recorder = self._kept(MembraneRecorder(**self._stream(name, shape)))
-            recorder.state.connect_var(self.neurons[layer].v)
+    def _microcode(self, entry: Mapping[str, Any], shape: tuple[int, ...]) -> Any:
+        (part,) = entry["parts"]
+        bias, exponent = self._tiled("bias", entry).astype(np.int64), entry["bias_exp"]
+        return self._kept(
+            Microcode(
+                shape=shape,
+                du=self._parameter(entry, part, "du"),
+                dv=self._parameter(entry, part, "dv"),
+                vth=self._parameter(entry, part, "vth"),
+                bias=bias << exponent if exponent >= 0 else bias >> -exponent,
+                start=self._tiled("start", entry) if f"start/{entry['name']}" in self.arrays else 0,
+                subtract=entry["reset"] == "subtract",
+                first=entry["depth"] + 1,
+                stride=self.setup.stride,
+                steps=self.setup.steps,
+                period=self.setup.steps_apart,
+            )
+        )
+
+    def _parameter(self, entry: Mapping[str, Any], part: Mapping[str, Any], name: str) -> Any:
+        """Return a number, or the int32 array that Lava takes, too: one for each neuron."""
+        return self._tiled(name, entry) if part[name] == "array" else part[name]
+
+    def _tiled(self, kind: str, entry: Mapping[str, Any]) -> NDArray[Any]:
+        return np.tile(self.arrays[f"{kind}/{entry['name']}"], self.setup.replicas)
+
+    def _add_relay(self, entry: Mapping[str, Any]) -> None:
+        """Add neurons that repeat another node's spikes, and the connection that feeds them."""
+        size = self.sizes[entry["source"]]
+        if entry["process"] == "GradedVec":
+            relay = GradedVec(shape=(size,), vth=0, exp=0)
         else:
-            recorder = self._kept(SpikeRecorder(**self._stream(name, shape)))
-            self.ports[layer].connect(recorder.a_in)
+            relay = LIF(shape=(size,), du=MEMORYLESS_DU, dv=MEMORYLESS_DV, vth=0)
+        self.nodes[entry["source"], entry["wait"]] = [Part(self._kept(relay))]
+        connection = self._sparse(
+            identity(size, dtype=np.int32, format="csr"),
+            entry["delay"] * identity(size, dtype=np.int64, format="csr"),
+            sign_mode=SignMode.EXCITATORY,
+            message_bits=entry["message_bits"],
+        )
+        self._leave(entry["source"], entry["start"], connection.s_in)
+        connection.a_out.connect(relay.a_in)
+
+    def _connect(self, connection: Mapping[str, Any]) -> None:
+        name, source, wait = connection["name"], connection["source"], connection["wait"]
+        weight = self.arrays[f"weight/{name}"].astype(np.int32)
+        convolves = connection["process"] == "Convolution"
+        if convolves and self.setup.convolution == "conv" and connection["longest_delay"] == 0:
+            self._convolve(connection, weight)
+            return
+        views = [tuple(connection[f"{end}_view"]) for end in ("source", "target") if convolves]
+        matrix = (
+            unroll(weight, *views, **_geometry(connection)) if convolves else csr_matrix(weight)
+        )
+        if isinstance(connection["delay"], int):
+            delay = matrix.astype(np.int64)
+            delay.data[:] = connection["delay"]
+        else:
+            matrix, delay = _delayed(matrix, self.arrays[f"delay/{name}/{wait}"].astype(np.int64))
+        process = self._sparse(
+            _replicate(matrix, self.setup.replicas),
+            _replicate(delay, self.setup.replicas),
+            sign_mode=SIGN_MODES[connection["sign_mode"]],
+            message_bits=connection["message_bits"],
+        )
+        self._leave(source, wait, process.s_in)
+        self._arrive(process.a_out, connection["target"])
+
+    def _sparse(
+        self, matrix: csr_matrix, delay: csr_matrix, *, sign_mode: SignMode, message_bits: int
+    ) -> Any:
+        """Return a connection; `delay` has the entries of `matrix`."""
+        options = {
+            "weights": matrix,
+            "num_weight_bits": 8,
+            "weight_exp": 0,
+            "sign_mode": sign_mode,
+            "num_message_bits": message_bits,
+        }
+        if not delay.data.any():
+            return self._kept(Sparse(**options))
+        delay.eliminate_zeros()  # Lava takes every stored number for a delay
+        longest = int(delay.data.max())
+        return self._kept(DelaySparse(**options, delays=delay, max_delay=longest))
+
+    def _convolve(self, connection: Mapping[str, Any], weight: NDArray[Any]) -> None:
+        """
+        Add a `Conv` process, which is channels last and flips its kernels.
+
+            w_lava[o, h, w, i] = w[o, i, K - 1 - h, K - 1 - w]        x_lava[h, w, c] = x[c, h, w]
+        """
+        channels, height, width = connection["source_view"]
+        process = self._kept(
+            Conv(
+                weight=np.ascontiguousarray(weight.transpose(0, 2, 3, 1)[:, ::-1, ::-1]),
+                input_shape=(height, width, channels),
+                num_message_bits=connection["message_bits"],
+                **_geometry(connection),
+            )
+        )
+        size = self.sizes[connection["source"]]
+        image = np.arange(size).reshape(channels, height, width).transpose(1, 2, 0)
+        self._leave(connection["source"], connection["wait"], process.s_in, image)
+        channels, height, width = connection["target_view"]
+        size = self.sizes[connection["target"]]
+        flat = np.arange(size).reshape(height, width, channels).transpose(2, 0, 1).ravel()
+        self._arrive(process.a_out, connection["target"], flat)
+
+    def _leave(self, source: str, wait: int, port: Any, order: NDArray[Any] | None = None) -> None:
+        """Lead the spikes of a node to `port`, whose place i takes neuron `order[i]` (None: i)."""
+        for part in self.nodes[source, wait]:
+            wires = order
+            if part.neurons is not None:
+                of_part = places(part.neurons, self.sizes[source])
+                wires = of_part if order is None else of_part[order]
+            leaving = part.process.s_out
+            (leaving if wires is None else Wires(leaving, wires)).connect(port)
+
+    def _arrive(self, port: Any, target: str, order: NDArray[Any] | None = None) -> None:
+        """Lead currents from `port`, where neuron i's is number `order[i]` (None: i), to a population."""
+        for part in self.nodes[target, 0]:
+            wires = order
+            if part.neurons is not None:
+                wires = part.neurons if order is None else order[part.neurons]
+            (port if wires is None else Wires(port, wires)).connect(part.process.a_in)
+
+    def _record(self, name: str, stream: Stream) -> None:
+        if name.startswith(MEMBRANE):
+            for part in self.nodes[stream.population, 0]:
+                recorder = self._kept(MembraneRecorder(**self._file(stream), columns=part.neurons))
+                recorder.state.connect_var(part.process.v)
+            return
+        graded = stream.dtype != "uint8"
+        recorder = self._kept(SpikeRecorder(**self._file(stream), graded=graded))
+        self._leave(stream.population, 0, recorder.a_in)
+
+
+def _delayed(matrix: csr_matrix, delay: NDArray[Any]) -> tuple[csr_matrix, csr_matrix]:
+    """Return the synapses of `matrix` that have a delay (not -1), and the delays of these."""
+    coordinates = matrix.tocoo()
+    if delay.shape == matrix.shape:
+        of_synapse = delay[coordinates.row, coordinates.col]
+    else:
+        of_synapse = delay.ravel()[coordinates.col]
+    here = of_synapse >= 0
+    at = (coordinates.row[here], coordinates.col[here])
+    return tuple(
+        csr_matrix((values[here], at), shape=matrix.shape)
+        for values in (coordinates.data, of_synapse)
+    )
 
 
 def _replicate(matrix: csr_matrix, replicas: int) -> csr_matrix:
+    """Return the block-diagonal matrix of `replicas` times `matrix`, which keeps its entries."""
+    rows, columns = matrix.shape
+    blocks = np.arange(replicas)[:, None]
+    indices = (matrix.indices + blocks * columns).ravel()
+    ends = (matrix.indptr[1:] + blocks * matrix.nnz).ravel()
     return csr_matrix(
-        kron(identity(replicas, dtype=np.int32), matrix, format="csr"), dtype=np.int32
+        (np.tile(matrix.data, replicas), indices, np.concatenate([[0], ends])),
+        shape=(replicas * rows, replicas * columns),
     )
 
 
@@ -177,14 +337,3 @@ def _geometry(connection: Mapping[str, Any]) -> dict[str, Any]:
         "dilation": tuple(connection["dilation"]),
         "groups": connection["groups"],
     }
-
-
-def _convolution(
-    connection: Mapping[str, Any], source: Mapping[str, Any], weight: NDArray[Any]
-) -> Conv:
-    return Conv(
-        weight=weight,
-        input_shape=tuple(source["shape"]),
-        num_message_bits=connection["message_bits"],
-        **_geometry(connection),
-    )

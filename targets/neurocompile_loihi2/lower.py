@@ -1,20 +1,26 @@
 """
 The compile half of `loihi2`: integers to the processes of Lava.
 
-Lava's convolutions are channels last and flip their kernels, so here every population (C, H, W) is
-laid out as (H, W, C), kernels are transposed and flipped, and the columns of a dense layer behind a
-flatten are renumbered:
+Every population is flat, in the C order of its shape (channels first), and every group of synapses is
+written down as it is: the run half unrolls convolutions, or turns kernels into those of Lava's `Conv`.
+What has to be decided is
 
-    w_lava[o, h, w, i] = w[o, i, K - 1 - h, K - 1 - w]        x_lava[h, w, c] = x[c, h, w]
+  - how spikes wait for others (`route`);
+  - which Lava process computes a population: `LIFReset`, one for each set of parameters that its
+    neurons have, as a core of the chip wants them; `GradedVec` for sums of spikes; or `Microcode`, a
+    process of ours, for what Lava's neurons cannot do;
+  - what the host drives neurons with besides the inputs: a pulse where a sample starts from another
+    membrane than 0, and a current that silences them between samples.
 
-What comes out is `loihi2.json`, a list of processes with their numbers, and `loihi2.npz`, arrays as
-Lava's constructors take them. It needs numpy only, and is all that the run half reads of the network.
+What comes out is `loihi2.json`, a list of processes with their numbers, and `loihi2.npz`, their arrays.
+It needs numpy only, and is all that the run half reads of the network.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,27 +29,44 @@ from numpy.typing import NDArray
 
 from neurocompile.errors import Problem
 from neurocompile.integer import (
+    STATE_FRACTION_BITS,
     Integer,
     IntegerInput,
+    IntegerNetwork,
     IntegerNeurons,
+    IntegerRelay,
     IntegerSynapses,
-    Shape,
 )
 from neurocompile.limits import Limits
-from neurocompile.target import Availability, Executor, Option
-from neurocompile_loihi2.limits import CONV_ATTRIBUTE_MAXIMUM, LIMITS
+from neurocompile.target import Availability, Executor, Lowered, Option
+from neurocompile_loihi2.limits import CONV_ATTRIBUTE_MAXIMUM, LIMITS, PARTS_MAXIMUM
+from neurocompile_loihi2.route import Leg, Routes, in_steps, route, synapse_count
 
 if TYPE_CHECKING:
     from neurocompile.program import Program
 
 LAYOUT = "loihi2.json"
 ARRAYS = "loihi2.npz"
+VERSION = 2
+
+MEMORYLESS = 4095  # du: u is the input of this step alone
+PARAMETERS = {"du": "du", "dv": "dv", "vth": "threshold"}  # Lava's names and ours
+PARAMETER_BITS = 13  # hold a decay, up to 4096
+SPOKEN = {"du": "current leaks", "dv": "leaks", "vth": "thresholds"}
 
 OPTIONS: Mapping[str, Option] = {
     "convolution": Option(
         ("sparse", "conv"),
         "run convolutions as unrolled Sparse processes (fast on a CPU) or as Lava's Conv process",
-    )
+    ),
+    "balance": Option(
+        ("auto", "relay", "delay"),
+        "let spikes that skip layers wait in relay neurons, in delayed connections, or where it is cheaper",
+    ),
+    "parameters": Option(
+        ("split", "arrays"),
+        "split layers of different neurons into processes of equal ones, or keep arrays (simulator only)",
+    ),
 }
 
 
@@ -59,19 +82,24 @@ class Loihi2Target:
     def check(self, program: Program) -> list[Problem]:
         """Return everything in `program` that Lava's processes cannot do."""
         problems: list[Problem] = []
+        for neurons in program.network.neurons:
+            problems += _problems_of_neurons(program, neurons)
         for group in program.network.synapses:
-            problems += _problems_of_synapses(group, program.options["convolution"] == "conv")
+            problems += _problems_of_synapses(program, group)
         return problems
 
-    def lower(self, program: Program) -> Mapping[str, bytes]:
-        """Return `loihi2.json` and `loihi2.npz`."""
+    def lower(self, program: Program) -> Lowered:
+        """Return `loihi2.json` and `loihi2.npz`, and what was decided."""
         from neurocompile.tensors import npz_bytes
 
-        layout, arrays = lower(program)
-        return {
-            LAYOUT: (json.dumps(layout, indent=2) + "\n").encode(),
-            ARRAYS: npz_bytes(arrays),
-        }
+        lowering = lower(program)
+        return Lowered(
+            {
+                LAYOUT: (json.dumps(lowering.layout, indent=2) + "\n").encode(),
+                ARRAYS: npz_bytes(lowering.arrays),
+            },
+            lowering.notes,
+        )
 
     def availability(self) -> Availability:
         """Return which interpreter runs Lava, or what is missing."""
@@ -89,120 +117,291 @@ class Loihi2Target:
 TARGET = Loihi2Target()
 
 
-def lower(program: Program) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return the list of Lava processes of `program` as plain values, and their arrays."""
+@dataclass(frozen=True)
+class Lowering:
+    """The Lava processes of a program as plain values, their arrays, and notes for people."""
+
+    layout: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+    notes: tuple[str, ...]
+
+
+def lower(program: Program) -> Lowering:
+    """Return the Lava processes of `program`."""
     network = program.network
+    routes = route(network, program.schedule, program.options["balance"])
     arrays: dict[str, NDArray[Any]] = {}
+    notes = list(routes.notes)
+    as_process = program.options["convolution"] == "conv"
     populations = []
     for population in network.populations:
+        if isinstance(population, IntegerInput):
+            continue
         entry: dict[str, Any] = {
             "name": population.name,
-            "shape": list(channels_last_shape(population.shape)),
+            "shape": list(population.shape),
             "depth": program.schedule.depth[population.name],
         }
-        if isinstance(population, IntegerNeurons):
-            arrays[f"bias/{population.name}"] = _bias(population).astype(np.int32)
-            entry |= {
-                "process": "LIFReset",
-                "du": population.du,
-                "dv": population.dv,
-                "vth": population.threshold,
-                "bias_exp": population.bias_exponent,
-                "readout": population.readout,
-            }
+        if isinstance(population, IntegerRelay):
+            entry["process"] = "GradedVec"
         else:
-            entry |= {"process": "Source"}
+            entry |= _neurons(program, population, arrays)
+            notes += _notes_of_neurons(program, population, entry)
         populations.append(entry)
     connections = []
-    for group in network.synapses:
-        if group.on_host:
-            connections.append(
-                {
-                    "process": "Source",
-                    "source": group.name,
-                    "target": group.target,
-                    "computed_by": "host",
-                }
-            )
-            continue
-        arrays[f"weight/{group.name}"] = _weight(group, network[group.source].shape).astype(
-            np.int16
-        )
-        source = network[group.source]
-        spikes = not isinstance(source, IntegerInput) or (source.minimum, source.maximum) == (0, 1)
-        entry = {
-            "process": "Dense" if group.geometry is None else "Convolution",
-            "name": group.name,
-            "source": group.source,
-            "target": group.target,
-            "message_bits": 1 if spikes else LIMITS.payload_bits,
-        }
-        if group.geometry is not None:
-            entry |= {
-                "stride": list(group.geometry.stride),
-                "padding": list(group.geometry.padding),
-                "dilation": list(group.geometry.dilation),
-                "groups": group.geometry.groups,
-            }
+    for leg in routes.legs:
+        entry = _connection(network, leg, arrays)
         connections.append(entry)
+        if entry["process"] == "Convolution" and as_process and leg.longest:
+            notes.append(f"'{leg.group}' is unrolled: Lava's Conv cannot delay spikes")
     layout = {
+        "version": VERSION,
+        "gap": program.schedule.gap,
+        "stride": program.schedule.stride,
+        "sources": _sources(program, routes),
+        "host": [
+            {"name": group.name, "target": group.target}
+            for group in network.synapses
+            if group.on_host
+        ],
         "populations": populations,
+        "relays": [
+            {
+                "source": relay.source,
+                "start": relay.start,
+                "wait": relay.wait,
+                "delay": relay.delay,
+                "neurons": math.prod(network[relay.source].shape),
+                "process": "GradedVec"
+                if isinstance(network[relay.source], IntegerRelay)
+                else "LIF",
+                "message_bits": _message_bits(network, relay.source),
+            }
+            for relay in routes.relays
+        ],
         "connections": connections,
-        "output": network.outputs[0],
+        "outputs": dict(network.outputs),
         "arrays": {
             name: {"shape": list(array.shape), "dtype": str(array.dtype)}
             for name, array in sorted(arrays.items())
         },
     }
-    return layout, arrays
+    return Lowering(layout, arrays, tuple(notes))
 
 
-def channels_last_shape(shape: Shape) -> Shape:
-    """Return (H, W, C) for (C, H, W), and other shapes as they are."""
-    return (*shape[1:], shape[0]) if len(shape) == 3 else shape
+def _sources(program: Program, routes: Routes) -> list[dict[str, Any]]:
+    """Return what the host streams of inputs: each as it is, or some machine steps later."""
+    return [
+        {
+            "name": name,
+            "wait": wait,
+            "depth": program.schedule.depth[name],
+            "shape": list(program.network[name].shape),
+        }
+        for name, wait in routes.copies
+        if isinstance(program.network[name], IntegerInput)
+    ]
 
 
-def channels_last(values: NDArray[Any], axes: int) -> NDArray[Any]:
-    """Return `values` with its last `axes` axes, a population's (C, H, W), as (H, W, C)."""
-    return np.moveaxis(values, -3, -1) if axes == 3 else values
+def _neurons(
+    program: Program, neurons: IntegerNeurons, arrays: dict[str, NDArray[Any]]
+) -> dict[str, Any]:
+    """Return the entry of a population of neurons, and add its arrays."""
+    size = math.prod(neurons.shape)
+    arrays[f"bias/{neurons.name}"] = _flat(neurons, neurons.bias_mantissa)
+    if neurons.start.any():
+        arrays[f"start/{neurons.name}"] = _flat(neurons, neurons.start)
+    microcode = needs_microcode(program, neurons)
+    entry: dict[str, Any] = {
+        "process": "Microcode" if microcode else "LIFReset",
+        "bias_exp": neurons.bias_exponent,
+        "shows": neurons.shows,
+    }
+    entry["pulse"] = bool(pulse_of(neurons, microcode=microcode).any())
+    if microcode:
+        entry["reset"] = neurons.reset
+    else:
+        entry["silence"] = _silence(program, neurons)
+    if microcode or program.options["parameters"] == "arrays":
+        part: dict[str, Any] = {"neurons": size}
+        for lava, ours in PARAMETERS.items():
+            values = _flat(neurons, getattr(neurons, ours))
+            if len(np.unique(values)) > 1:
+                arrays[f"{lava}/{neurons.name}"] = values
+                part[lava] = "array"
+            else:
+                part[lava] = int(values[0])
+        return {**entry, "parts": [part]}
+    parts, numbers = parts_of(neurons)
+    if len(parts) > 1:
+        arrays[f"part/{neurons.name}"] = numbers.astype(np.int16)
+    counts = np.bincount(numbers, minlength=len(parts))
+    return {
+        **entry,
+        "parts": [
+            {"neurons": int(count), **dict(zip(PARAMETERS, part, strict=True))}
+            for count, part in zip(counts, parts, strict=True)
+        ],
+    }
 
 
-def channels_first(values: NDArray[Any], axes: int) -> NDArray[Any]:
-    """Undo `channels_last`."""
-    return np.moveaxis(values, -1, -3) if axes == 3 else values
+def parts_of(neurons: IntegerNeurons) -> tuple[list[tuple[int, ...]], Integer]:
+    """Return the different (du, dv, threshold) of a population, and which of them each neuron has."""
+    du, dv, threshold = np.broadcast_arrays(neurons.du, neurons.dv, neurons.threshold)
+    key = (threshold << 2 * PARAMETER_BITS) + (dv << PARAMETER_BITS) + du
+    _keys, first, numbers = np.unique(key, return_index=True, return_inverse=True)
+    parts = [tuple(int(values.flat[index]) for values in (du, dv, threshold)) for index in first]
+    of_neurons = np.broadcast_to(numbers.reshape(key.shape), neurons.shape)
+    return parts, of_neurons.reshape(-1)
 
 
-def _bias(neurons: IntegerNeurons) -> Integer:
-    full: Integer = np.broadcast_to(neurons.bias_mantissa, neurons.shape)
-    return np.ascontiguousarray(channels_last(full, len(neurons.shape)))
+def needs_microcode(program: Program, neurons: IntegerNeurons) -> bool:
+    """
+    Return whether Lava's `LIFReset` cannot compute `neurons`.
+
+    A membrane to start from can come as a pulse through the current, if that has no memory; the range
+    proof has room for it.
+    """
+    return (
+        neurons.reset == "subtract"
+        or program.schedule.stride > 1
+        or (bool(neurons.start.any()) and bool((neurons.du != MEMORYLESS).any()))
+    )
 
 
-def _weight(group: IntegerSynapses, source_shape: Shape) -> Integer:
+def pulse_of(neurons: IntegerNeurons, *, microcode: bool) -> Integer:
+    """
+    Return what the host adds to the input at the first step of a sample, in weight units.
+
+    Where the current has no memory, a membrane to start from is a pulse of input as well as any other.
+    """
+    return neurons.pulse + (0 if microcode else neurons.start >> STATE_FRACTION_BITS)
+
+
+def _silence(program: Program, neurons: IntegerNeurons) -> int:
+    if program.schedule.gap == 0:
+        return 0
+    return max(
+        (bound.silence for bound in program.bounds if bound.layer == neurons.name), default=0
+    )
+
+
+def _connection(
+    network: IntegerNetwork, leg: Leg, arrays: dict[str, NDArray[Any]]
+) -> dict[str, Any]:
+    """Return the entry of one connection process, and add the arrays that it does not share."""
+    group = next(group for group in network.synapses if group.name == leg.group)
+    arrays[f"weight/{group.name}"] = group.weight.astype(np.int16)
+    entry: dict[str, Any] = {
+        "process": "Dense" if group.geometry is None else "Convolution",
+        "name": group.name,
+        "source": leg.source,
+        "wait": leg.wait,
+        "target": group.target,
+        "message_bits": _message_bits(network, group.source),
+        "sign_mode": "excitatory" if (group.weight % LIMITS.weight_step).any() else "mixed",
+        "synapses": synapse_count(network, group),
+        "longest_delay": leg.longest,
+    }
+    if leg.delay.ndim:
+        arrays[f"delay/{group.name}/{leg.wait}"] = leg.delay.astype(np.int8)
+        entry["delay"] = "per neuron" if leg.delay.shape != group.weight.shape else "per synapse"
+    else:
+        entry["delay"] = int(leg.delay)
     if group.geometry is not None:
-        return np.ascontiguousarray(group.weight.transpose(0, 2, 3, 1)[:, ::-1, ::-1])
-    columns = group.weight.reshape(len(group.weight), *source_shape)
-    return np.ascontiguousarray(channels_last(columns, len(source_shape))).reshape(len(columns), -1)
+        source_view, target_view = network.views(group)
+        entry |= {
+            "source_view": list(source_view),
+            "target_view": list(target_view),
+            "stride": list(group.geometry.stride),
+            "padding": list(group.geometry.padding),
+            "dilation": list(group.geometry.dilation),
+            "groups": group.geometry.groups,
+        }
+    return entry
 
 
-def _problems_of_synapses(group: IntegerSynapses, as_process: bool) -> list[Problem]:
-    problems: list[Problem] = []
-    if group.delay.any():
-        problems.append(
-            Problem(
-                group.name,
-                "needs synapses without delays",
-                f"the longest is {group.delay.max()} steps",
-            )
+def _message_bits(network: IntegerNetwork, name: str) -> int:
+    match network[name]:
+        case IntegerInput() as source:
+            binary = (source.minimum, source.maximum) == (0, 1)
+            return 1 if binary else LIMITS.payload_bits
+        case IntegerRelay() as relay:
+            return max(1, relay.largest.bit_length())
+        case _:
+            return 1
+
+
+def _flat(neurons: IntegerNeurons, values: Integer) -> NDArray[np.int32]:
+    return np.broadcast_to(values, neurons.shape).reshape(-1).astype(np.int32)
+
+
+def _notes_of_neurons(
+    program: Program, neurons: IntegerNeurons, entry: Mapping[str, Any]
+) -> Iterable[str]:
+    name, parts = neurons.name, entry["parts"]
+    if entry["process"] == "Microcode":
+        reasons = []
+        if neurons.reset == "subtract":
+            reasons.append("subtracts its threshold")
+        if program.schedule.stride > 1:
+            reasons.append(f"works at one machine step in {program.schedule.stride}")
+        if neurons.start.any():
+            reasons.append("starts from a membrane other than 0")
+        yield f"'{name}' {' and '.join(reasons)}: needs microcode on silicon"
+    if entry["pulse"]:
+        yield f"'{name}' gets a pulse of input from the host at the first step of each sample"
+    if entry["process"] == "Microcode":
+        return
+    for lava, ours in PARAMETERS.items():
+        if parts[0][lava] == "array":
+            count = len(np.unique(getattr(neurons, ours)))
+            yield f"'{name}' keeps {count} different {SPOKEN[lava]} in one process: simulator only"
+    if len(parts) > 1:
+        yield f"'{name}' is split into {len(parts)} processes of equal neurons"
+    if entry["silence"]:
+        yield (
+            f"'{name}' is silenced between samples: the host takes {entry['silence']}"
+            f" off its input for {in_steps(program.schedule.gap)}"
         )
-    if group.geometry is not None and as_process and not group.on_host:
-        largest = max(*group.geometry.stride, *group.geometry.padding, *group.geometry.dilation)
-        if largest > CONV_ATTRIBUTE_MAXIMUM:
-            problems.append(
-                Problem(
-                    group.name,
-                    f"needs strides, paddings and dilations up to {CONV_ATTRIBUTE_MAXIMUM} in Lava's Conv",
-                    f"the largest is {largest}",
-                    "export with -O convolution=sparse",
-                )
+
+
+def _problems_of_neurons(program: Program, neurons: IntegerNeurons) -> Iterable[Problem]:
+    if program.options["parameters"] == "split" and not needs_microcode(program, neurons):
+        count = len(parts_of(neurons)[0])
+        if count > PARTS_MAXIMUM:
+            yield Problem(
+                neurons.name,
+                f"needs at most {PARTS_MAXIMUM} different sets of leaks and thresholds",
+                f"it has {count}",
+                "export with -O parameters=arrays, for the simulator only",
             )
-    return problems
+    if neurons.shows == "input" and ((neurons.du != MEMORYLESS).any() or neurons.dv.any()):
+        yield Problem(
+            neurons.name,
+            f"needs du {MEMORYLESS} and dv 0 to show its input",
+            f"it has du {neurons.du.min()} and dv {neurons.dv.max()}",
+        )
+
+
+def _problems_of_synapses(program: Program, group: IntegerSynapses) -> Iterable[Problem]:
+    if group.on_host:
+        if not isinstance(program.network[group.source], IntegerInput):
+            yield Problem(
+                group.name,
+                "is computed by the host and needs an input as its source",
+                f"that is '{group.source}'",
+            )
+        return
+    if group.geometry is not None and program.options["convolution"] == "conv":
+        geometry = group.geometry
+        sizes = (*geometry.stride, *geometry.padding, *geometry.dilation, *group.weight.shape[2:])
+        largest = max(*sizes, geometry.groups)
+        if largest > CONV_ATTRIBUTE_MAXIMUM:
+            yield Problem(
+                group.name,
+                f"needs strides, paddings, dilations, kernels and groups up to {CONV_ATTRIBUTE_MAXIMUM}"
+                " in Lava's Conv",
+                f"the largest is {largest}",
+                "export with -O convolution=sparse",
+            )

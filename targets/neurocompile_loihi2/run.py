@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import select
 import shutil
@@ -25,11 +24,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from neurocompile_fixedpoint.engine import input_sum
+from neurocompile_fixedpoint.engine import SAMPLES_AT_ONCE, input_sums
 from numpy.typing import NDArray
 
 from neurocompile.errors import (
@@ -39,14 +39,14 @@ from neurocompile.errors import (
     Problem,
     ProgramFormatError,
 )
-from neurocompile.integer import Integer, IntegerNetwork, IntegerNeurons, Trace
+from neurocompile.integer import Integer, IntegerNeurons, Trace
 from neurocompile.program import Program, load
 from neurocompile.run_file import run_file
 from neurocompile.target import Progress
 from neurocompile.tensors import npz_bytes, read_tensors
 from neurocompile_loihi2.interpreter import lava_python, link_packages, worker_environment
-from neurocompile_loihi2.lower import ARRAYS, LAYOUT, channels_first, channels_last, lower
-from neurocompile_loihi2.worker_setup import CONTROL, Setup
+from neurocompile_loihi2.lower import ARRAYS, LAYOUT, lower, pulse_of
+from neurocompile_loihi2.worker_setup import CONTROL, MEMBRANE, Setup, Stream, source_stream
 
 START_SECONDS = 300.0  # importing Lava and building large matrices
 STALL_SECONDS = 120.0  # without a single step done
@@ -55,6 +55,8 @@ POLITE_SECONDS = 3.0
 SYNAPSES_AT_ONCE = 8_000_000  # about where arithmetic outweighs Lava's 5 ms overhead a step
 REPLICAS_MAXIMUM = 256
 STREAM_BYTES = 256 << 20  # of files that carry inputs and records of one run
+PROCESSES = Path("/proc")
+ZOMBIE = "Z"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where POSIX puts it on Linux
 LOG_LINES = 12
 
@@ -75,17 +77,16 @@ class LavaExecutor:
 
     def run(
         self,
-        payloads: Integer,
+        payloads: Mapping[str, Integer],
         *,
         record: Collection[str] = (),
         progress: Progress | None = None,
         deadline: float | None = None,
     ) -> Trace:
-        """Run `payloads` (samples, steps, *input shape); `deadline` counts the set-up, too."""
-        (output,) = self.program.network.outputs
-        readout = self._neurons(output).readout
-        wanted = dict.fromkeys([*record, f"membrane/{output}" if readout else output])
-        samples, steps = payloads.shape[:2]
+        """Run `payloads`, (samples, steps, *shape) by input; `deadline` counts the set-up, too."""
+        shown = [_shown(neurons) for neurons in self._outputs().values()]
+        wanted = dict.fromkeys([*record, *shown])
+        samples, steps = next(iter(payloads.values())).shape[:2]
         ends = None if deadline is None else time.monotonic() + deadline
         session = self._session_for(samples, steps, tuple(wanted), ends)
         try:
@@ -93,7 +94,7 @@ class LavaExecutor:
         except BaseException:
             self.close(at_once=True)
             raise
-        return self._trace(recorded, output, record)
+        return self._trace(recorded, record)
 
     def close(self, *, at_once: bool = False) -> None:
         """End the Lava processes; `at_once` does not wait for them to finish."""
@@ -104,86 +105,99 @@ class LavaExecutor:
     def __del__(self) -> None:
         self.close()
 
-    def _neurons(self, name: str) -> IntegerNeurons:
-        neurons = self.program.network[name]
-        assert isinstance(neurons, IntegerNeurons)
-        return neurons
+    def _outputs(self) -> dict[str, IntegerNeurons]:
+        """Return the population that each output shows."""
+        network = self.program.network
+        populations = {name: network[shown] for name, shown in network.outputs.items()}
+        return {
+            name: neurons
+            for name, neurons in populations.items()
+            if isinstance(neurons, IntegerNeurons)
+        }
 
     def _session_for(
         self, samples: int, steps: int, record: tuple[str, ...], ends: float | None
     ) -> _Session:
         session = self._session
-        if session and session.setup.period == steps and set(record) <= set(session.setup.record):
+        if session and session.setup.steps == steps and set(record) <= set(session.setup.record):
             return session
         self.close()
         convolution = self.program.options["convolution"]
         replicas = 1
         if convolution == "sparse":
-            room = max(1, SYNAPSES_AT_ONCE // max(1, _synapse_count(self.program.network)))
+            room = max(1, SYNAPSES_AT_ONCE // max(1, _synapse_count(self.layout)))
             replicas = min(samples, room, REPLICAS_MAXIMUM)
-        drain = -(-self.program.schedule.deepest // steps)
-        slots = -(-samples // replicas) + drain
-        row_bytes = replicas * sum(
-            4 * math.prod(item.shape) for item in self.program.network.populations
-        )
-        slots_at_once = max(drain + 1, min(slots, STREAM_BYTES // (row_bytes * steps)))
         setup = Setup(
             layout=self.layout,
             convolution=convolution,
-            period=steps,
+            steps=steps,
             replicas=replicas,
-            rows=steps * slots_at_once,
+            rows=0,
             record=record,
             shm_prefix=f"/nc{os.urandom(2).hex()}_",
         )
+        drain = _drain(self.program, setup)
+        slots = -(-samples // replicas) + drain
+        row_bytes = replicas * sum(4 * stream.neurons for stream in setup.streams.values())
+        slots_at_once = max(drain + 1, min(slots, STREAM_BYTES // (row_bytes * setup.period)))
+        setup = replace(setup, rows=setup.period * slots_at_once)
         self._session = _Session(self.program, setup, ends)
         return self._session
 
-    def _streams(self, payloads: Integer) -> dict[str, Integer]:
+    def _streams(self, payloads: Mapping[str, Integer]) -> dict[str, Integer]:
         """Return what the host sends: payloads, or the currents of connections it computes itself."""
         network = self.program.network
-        (source,) = network.inputs
-        samples, steps = payloads.shape[:2]
-        streams = {source.name: payloads}
+        streams = {
+            source_stream(entry["name"], entry["wait"]): payloads[entry["name"]]
+            for entry in self.layout["sources"]
+        }
         for group in network.synapses:
             if group.on_host:
-                flat = payloads.reshape(samples * steps, *source.shape)
-                target = network[group.target].shape
-                streams[group.name] = np.concatenate(
+                values, views = payloads[group.source], network.views(group)
+                streams[f"host/{group.name}"] = np.concatenate(
                     [
-                        input_sum(group, {0: flat[start : start + steps * 64]}, target)
-                        for start in range(0, len(flat), steps * 64)
+                        input_sums(group, values[start : start + SAMPLES_AT_ONCE], views)
+                        for start in range(0, len(values), SAMPLES_AT_ONCE)
                     ]
-                ).reshape(samples, steps, *target)
+                )
         return streams
 
-    def _trace(
-        self, recorded: Mapping[str, NDArray[Any]], output: str, record: Collection[str]
-    ) -> Trace:
-        neurons = self._neurons(output)
-        if neurons.readout:
-            # The read-out integrates; what arrived at each step is the difference of two steps.
-            integral = recorded[f"membrane/{output}"].astype(np.int64)
-            values = np.diff(integral, axis=1, prepend=0)
-        else:
-            values = recorded[output].astype(np.int64)
+    def _trace(self, recorded: Mapping[str, NDArray[Any]], record: Collection[str]) -> Trace:
+        outputs = {}
+        for name, neurons in self._outputs().items():
+            values = recorded[_shown(neurons)].astype(np.int64)
+            if neurons.shows == "input":
+                # The read-out integrates; what arrived at each step is the difference of two steps.
+                values = np.diff(values, axis=1, prepend=0)
+                values[:, :1] -= neurons.start
+            outputs[name] = values
         return Trace(
-            output=values,
-            spikes={name: recorded[name] for name in record if not name.startswith("membrane/")},
+            outputs=outputs,
+            spikes={name: recorded[name] for name in record if not name.startswith(MEMBRANE)},
             membrane={
-                name.removeprefix("membrane/"): recorded[name].astype(np.int64)
+                name.removeprefix(MEMBRANE): recorded[name].astype(np.int64)
                 for name in record
-                if name.startswith("membrane/")
+                if name.startswith(MEMBRANE)
             },
             counters={},
         )
+
+
+def _shown(neurons: IntegerNeurons) -> str:
+    """Return what must be recorded to show `neurons`."""
+    return f"{MEMBRANE}{neurons.name}" if neurons.readout else neurons.name
+
+
+def _drain(program: Program, setup: Setup) -> int:
+    """Return for how many periods Lava must go on until the last sample has passed all layers."""
+    return -(-program.schedule.deepest // setup.period)
 
 
 def _layout_of(program: Program) -> dict[str, Any]:
     """Return the stored layout; raises `ProgramFormatError` unless it is that of the integers."""
     try:
         layout: dict[str, Any] = json.loads(program.extra_files[LAYOUT])
-        expected, _arrays = lower(program)
+        expected = lower(program).layout
         names = {
             name: (tuple(entry["shape"]), entry["dtype"])
             for name, entry in layout["arrays"].items()
@@ -231,25 +245,34 @@ class _Session:
         arrays = read_tensors(self.program.extra_files[ARRAYS], expected)
         (directory / "arrays.npz").write_bytes(npz_bytes(arrays))
         self.control = np.memmap(directory / CONTROL, np.int64, "w+", shape=(2,))
-        self.files: dict[str, Any] = {}
-        for name in setup.sources():
-            self.files[name] = self._map(name, np.int32)
-        for name in setup.record:
-            dtype = np.int32 if name.startswith("membrane/") else np.uint8
-            self.files[name] = self._map(name, dtype)
+        self.files: dict[str, Any] = {
+            name: np.memmap(
+                directory / setup.file_of(stream),
+                stream.dtype,
+                "w+",
+                shape=(setup.rows, setup.replicas, stream.neurons),
+            )
+            for name, stream in setup.streams.items()
+        }
+        for stream in setup.drives:
+            self._fill_drive(stream)
 
-    def _map(self, name: str, dtype: Any) -> Any:
-        size = int(np.prod(self._shape(name)))
-        shape = (self.setup.rows, self.setup.replicas, size)
-        return np.memmap(self.directory / self.setup.file_of(name), dtype, "w+", shape=shape)
+    def _fill_drive(self, stream: Stream) -> None:
+        """
+        Lay out the current that starts and silences a population, the same for every sample.
 
-    def _shape(self, name: str) -> tuple[int, ...]:
-        """Return the channels-first shape of what the stream `name` carries."""
-        network = self.program.network
-        for group in network.synapses:
-            if group.on_host and group.name == name:
-                return network[group.target].shape
-        return network[name.removeprefix("membrane/")].shape
+        It also stands before the first sample and after the last, where neurons must not be heard, either.
+        """
+        setup = self.setup
+        (neurons,) = (
+            neurons for neurons in self.program.network.neurons if neurons.name == stream.population
+        )
+        entry = setup.populations[stream.population]
+        pulse = pulse_of(neurons, microcode=entry["process"] == "Microcode")
+        step = (np.arange(setup.rows) - stream.offset) % setup.period
+        self.files[stream.name][step == 0] = np.broadcast_to(pulse, neurons.shape).ravel()
+        # Microcode is silent by itself, and in its blank steps it does not listen.
+        self.files[stream.name][step >= setup.steps] = -entry.get("silence", 0)
 
     def _start(self, ends: float | None) -> None:
         reading, writing = os.pipe()
@@ -281,41 +304,46 @@ class _Session:
         self, streams: Mapping[str, Integer], progress: Progress | None, ends: float | None
     ) -> dict[str, NDArray[Any]]:
         """Stream all samples through, as many at a time as the files hold; return the records."""
-        period, replicas = self.setup.period, self.setup.replicas
+        setup = self.setup
         samples = len(next(iter(streams.values())))
-        drain = -(-self.program.schedule.deepest // period)
-        slots_at_once = self.setup.rows // period - drain
-        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in self.setup.record}
-        for start in range(0, samples, slots_at_once * replicas):
-            stop = min(samples, start + slots_at_once * replicas)
-            slots = -(-(stop - start) // replicas)
-            for name in self.setup.sources():
-                self._fill(name, streams[name][start:stop], slots)
-            steps = (slots + drain) * period
-            self._step(steps, ends, _reporter(progress, replicas, start * period, samples * period))
-            for name in self.setup.record:
-                parts[name].append(self._recorded(name, slots)[: stop - start])
+        drain = _drain(self.program, setup)
+        slots_at_once = setup.rows // setup.period - drain
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in setup.record}
+        for start in range(0, samples, slots_at_once * setup.replicas):
+            stop = min(samples, start + slots_at_once * setup.replicas)
+            slots = -(-(stop - start) // setup.replicas)
+            for stream in (*setup.sources, *setup.host):
+                self._fill(stream, streams[stream.name][start:stop], slots)
+            report = _reporter(progress, setup, start, samples)
+            self._step((slots + drain) * setup.period, ends, report)
+            for name, stream in zip(setup.record, setup.records, strict=True):
+                parts[name].append(self._recorded(stream, slots)[: stop - start])
         return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
-    def _fill(self, name: str, values: Integer, slots: int) -> None:
-        """Lay samples into rows: slot after slot in time, replicas side by side, zeros after them."""
-        period, replicas = self.setup.period, self.setup.replicas
-        shape = self._shape(name)
-        flat = np.zeros((slots * replicas, period, int(np.prod(shape))), np.int32)
-        flat[: len(values)] = channels_last(values, len(shape)).reshape(len(values), period, -1)
-        rows = flat.reshape(slots, replicas, period, -1).transpose(0, 2, 1, 3)
-        self.files[name][:] = 0
-        self.files[name][: slots * period] = rows.reshape(slots * period, replicas, -1)
+    def _rows(self, stream: Stream, slots: int) -> NDArray[Any]:
+        """Return the row of every step of every sample, (slots * steps,)."""
+        setup = self.setup
+        step = np.arange(slots)[:, None] * setup.steps_apart + np.arange(setup.steps)
+        return (step * setup.stride + stream.offset).ravel()
 
-    def _recorded(self, name: str, slots: int) -> NDArray[Any]:
+    def _fill(self, stream: Stream, values: Integer, slots: int) -> None:
+        """Lay samples into rows: slot after slot in time, replicas side by side, zeros elsewhere."""
+        steps, replicas = self.setup.steps, self.setup.replicas
+        flat = np.zeros((slots * replicas, steps, stream.neurons), np.int32)
+        flat[: len(values)] = values.reshape(len(values), steps, stream.neurons)
+        by_row = flat.reshape(slots, replicas, steps, -1).transpose(0, 2, 1, 3)
+        file, rows = self.files[stream.name], self._rows(stream, slots)
+        seen = rows < len(file)  # what comes later is for nobody: its target is done by then
+        file[:] = 0
+        file[rows[seen]] = by_row.reshape(slots * steps, replicas, -1)[seen]
+
+    def _recorded(self, stream: Stream, slots: int) -> NDArray[Any]:
         """Return what was recorded in the last run, (samples, steps, *shape), latency removed."""
-        period, replicas = self.setup.period, self.setup.replicas
-        shape = self._shape(name)
-        depth = self.program.schedule.depth[name.removeprefix("membrane/")]
-        rows = np.array(self.files[name][depth : depth + slots * period])
-        by_sample = rows.reshape(slots, period, replicas, -1).transpose(0, 2, 1, 3)
-        last = (*shape[1:], shape[0]) if len(shape) == 3 else shape
-        return channels_first(by_sample.reshape(slots * replicas, period, *last), len(shape))
+        steps, replicas = self.setup.steps, self.setup.replicas
+        rows = np.array(self.files[stream.name][self._rows(stream, slots)])
+        by_sample = rows.reshape(slots, steps, replicas, -1).transpose(0, 2, 1, 3)
+        shape = self.program.network[stream.population].shape
+        return by_sample.reshape(slots * replicas, steps, *shape)
 
     def _step(self, steps: int, ends: float | None, report: Callable[[int], None]) -> None:
         self.control[:] = self.base, self.base
@@ -429,36 +457,55 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _reporter(
-    progress: Progress | None, replicas: int, before: int, total: int
+    progress: Progress | None, setup: Setup, before: int, samples: int
 ) -> Callable[[int], None]:
-    """Return what turns machine steps into sample steps done, of `total`, after `before`."""
+    """Return what turns machine steps into sample steps done, after `before` of `samples` samples."""
+    total = samples * setup.steps
 
-    def report(steps: int) -> None:
+    def report(machine_steps: int) -> None:
         if progress is not None:
-            progress(min(total, before + steps * replicas), total)
+            done = machine_steps * setup.replicas * setup.steps // setup.period
+            progress(min(total, before * setup.steps + done), total)
 
     return report
 
 
 def _group_is_alive(group: int) -> bool:
+    """Return whether a process of `group` still runs; orphans that init is slow to reap do not."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    states = list(_states_on_linux(group))
+    return not states or any(state != ZOMBIE for state in states)
 
 
-def _synapse_count(network: IntegerNetwork) -> int:
-    """Return how many entries the unrolled matrices of one sample have, borders not subtracted."""
-    total = 0
-    for group in network.synapses:
-        if group.on_host:
-            continue
-        positions = 1 if group.geometry is None else int(np.prod(network[group.target].shape[1:]))
-        total += group.weight.size * positions
-    return total
+def _states_on_linux(group: int) -> Iterator[str]:
+    """Yield the state of each process of `group`, where there is a /proc to tell."""
+    for file in PROCESSES.glob("[0-9]*/stat"):
+        with suppress(OSError):  # processes end while we look
+            # The name, in parentheses, can hold anything; then come state, parent and group.
+            state, _parent, own_group = file.read_text().rpartition(")")[2].split()[:3]
+            if int(own_group) == group:
+                yield state
+
+
+def _synapse_count(layout: Mapping[str, Any]) -> int:
+    """
+    Return how many synapses one sample's matrices have Lava compute in a machine step.
+
+    Delayed ones count as often as the matrix is rebuilt.
+    """
+
+    def work(synapses: int, delay: int) -> int:
+        return synapses * (delay + 2 if delay else 1)
+
+    return sum(
+        work(connection["synapses"], connection["longest_delay"])
+        for connection in layout["connections"]
+    ) + sum(work(relay["neurons"], relay["delay"]) for relay in layout["relays"])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -33,19 +33,31 @@ class FileSource(AbstractProcess):
 
 
 class SpikeRecorder(AbstractProcess):
-    """Writes what it receives at each step into a uint8 file of shape (rows, *shape)."""
+    """Writes what it receives at each step into a file of shape (rows, *shape): int32 if `graded`, else uint8."""
 
-    def __init__(self, *, path: str, control: str, rows: int, shape: tuple[int, ...]) -> None:
-        super().__init__(path=path, control=control, rows=rows, shape=shape)
+    def __init__(
+        self, *, path: str, control: str, rows: int, shape: tuple[int, ...], graded: bool
+    ) -> None:
+        super().__init__(path=path, control=control, rows=rows, shape=shape, graded=graded)
         self.a_in = InPort(shape=shape)
 
 
 class MembraneRecorder(AbstractProcess):
-    """Writes a Var, after each step, into an int32 file of shape (rows, *shape)."""
+    """Writes a Var, after each step, into `columns` (all if None) of an int32 file of shape (rows, *shape)."""
 
-    def __init__(self, *, path: str, control: str, rows: int, shape: tuple[int, ...]) -> None:
-        super().__init__(path=path, control=control, rows=rows, shape=shape)
-        self.state = RefPort(shape=shape)
+    def __init__(
+        self, *, path: str, control: str, rows: int, shape: tuple[int, ...], columns: Any = None
+    ) -> None:
+        super().__init__(path=path, control=control, rows=rows, shape=shape, columns=columns)
+        self.state = RefPort(shape=shape if columns is None else columns.shape)
+
+
+class Tie(AbstractProcess):
+    """Receives a number from parts of a network that are not connected otherwise, and drops it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a_in = InPort(shape=(1,))
 
 
 class _Mapped:
@@ -87,7 +99,7 @@ class SpikeRecorderModel(PyLoihiProcessModel):
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
-        self.mapped = _Mapped(proc_params, np.uint8, "r+")
+        self.mapped = _Mapped(proc_params, np.int32 if proc_params["graded"] else np.uint8, "r+")
 
     def run_spk(self) -> None:
         self.mapped.rows[self.mapped.row(self.time_step)] = self.a_in.recv()
@@ -104,9 +116,23 @@ class MembraneRecorderModel(PyLoihiProcessModel):
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
         self.mapped = _Mapped(proc_params, np.int32, "r+")
+        columns = proc_params["columns"]
+        self.columns = slice(None) if columns is None else columns
 
     def post_guard(self) -> bool:
         return True
 
     def run_post_mgmt(self) -> None:
-        self.mapped.rows[self.mapped.row(self.time_step)] = self.state.read()
+        self.mapped.rows[self.mapped.row(self.time_step), self.columns] = self.state.read()
+
+
+@implements(proc=Tie, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class TieModel(PyLoihiProcessModel):
+    """Keeps the channels of a `Tie` empty."""
+
+    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
+
+    def run_spk(self) -> None:
+        self.a_in.recv()
