@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 RUN := runs/demo
 
-.PHONY: help demo test lint format wheel bench clean
+.PHONY: help demo test lint format wheel fuzz fuzz-again bench clean
 
 help: ## Show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,8 +33,17 @@ wheel: $(READY) ## Build the wheel and look at what is in it
 	$(BIN)/python -m build --no-isolation --outdir dist
 	$(BIN)/check-wheel-contents dist/*.whl
 
+fuzz: $(READY) ## Ten times the random networks of the tests, from a new seed that it prints
+	@seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))'); \
+	echo "seed $$seed (again: make fuzz-again SEED=$$seed)"; \
+	NEUROCOMPILE_FUZZ=10 $(BIN)/pytest tests/fuzz --hypothesis-seed=$$seed
+
+fuzz-again: $(READY) ## The same random networks again: SEED=... as printed
+	NEUROCOMPILE_FUZZ=10 $(BIN)/pytest tests/fuzz --hypothesis-seed=$(SEED)
+
 bench: $(READY) ## Measure, side by side; writes benchmarks/results
 	$(BIN)/python benchmarks/first_path.py
+	$(BIN)/python benchmarks/compile_deep.py
 
 clean: ## Remove what was built; runs stay
 	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

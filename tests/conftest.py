@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from neurocompile.data import InputRange
 from neurocompile.integer import (
@@ -71,17 +71,18 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def lif() -> Callable[..., LIF]:
-    """Makes uniform LIF neurons; the defaults are TET's."""
+    """Makes LIF neurons, uniform if given numbers; the defaults are TET's."""
 
     def make(
         shape: tuple[int, ...],
         *,
-        decay: float = 0.5,
-        threshold: float = 1.0,
-        gain: float = 1.0,
-        leak: float = 0.0,
-        reset_to: float = 0.0,
+        decay: ArrayLike = 0.5,
+        threshold: ArrayLike = 1.0,
+        gain: ArrayLike = 1.0,
+        leak: ArrayLike = 0.0,
+        reset_to: ArrayLike = 0.0,
         reset: Any = "zero",
+        current_decay: ArrayLike | None = None,
     ) -> LIF:
         return LIF(
             decay=np.full(shape, decay),
@@ -90,7 +91,19 @@ def lif() -> Callable[..., LIF]:
             threshold=np.full(shape, threshold),
             reset_to=np.full(shape, reset_to),
             reset=reset,
+            current_decay=None if current_decay is None else np.full(shape, current_decay),
         )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def dense() -> Callable[..., Dense]:
+    """Makes a dense layer from nested lists, without a bias if none is given."""
+
+    def make(weight: ArrayLike, bias: ArrayLike | None = None) -> Dense:
+        rows = np.array(weight, dtype=float)
+        return Dense(rows, np.zeros(len(rows)) if bias is None else np.array(bias, dtype=float))
 
     return make
 
@@ -194,15 +207,33 @@ def draw_inputs() -> Callable[..., NDArray[np.float64]]:
 
 
 @pytest.fixture(scope="session")
-def one_layer() -> Callable[..., IntegerNetwork]:
-    """Makes an integer network of one dense layer, or convolution, from `in` to `out`."""
+def integer_neurons() -> Callable[..., IntegerNeurons]:
+    """Makes neurons of integers: without a current's memory, with a leak of 1/2, a threshold of 100."""
+
+    def make(name: str, shape: tuple[int, ...] = (1,), **changes: Any) -> IntegerNeurons:
+        values: dict[str, Any] = {
+            "du": 4095,
+            "dv": 2048,
+            "threshold": 100,
+            "bias_mantissa": 0,
+            "bias_exponent": 0,
+            "scale": 1.0,
+        }
+        return IntegerNeurons(name, shape, **{**values, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def one_layer(integer_neurons: Callable[..., IntegerNeurons]) -> Callable[..., IntegerNetwork]:
+    """Makes an integer network of one dense layer, or convolution, from `in` to `out`; `more` is the neurons'."""
 
     def make(
         weight: Any,
         *,
-        du: int = 4095,
-        dv: int = 2048,
-        threshold: int = 100,
+        du: Any = 4095,
+        dv: Any = 2048,
+        threshold: Any = 100,
         bias: Any = 0,
         bias_exponent: int = 6,
         geometry: Geometry | None = None,
@@ -211,26 +242,25 @@ def one_layer() -> Callable[..., IntegerNetwork]:
         minimum: int = 0,
         maximum: int = 1,
         delay: Any = 0,
-        readout: bool = False,
+        **more: Any,
     ) -> IntegerNetwork:
         weight = np.array(weight)
         return IntegerNetwork(
             (
                 IntegerInput("in", input_shape or weight.shape[1:], 1.0, minimum, maximum, True),
-                IntegerNeurons(
+                integer_neurons(
                     "out",
                     shape or weight.shape[:1],
-                    du,
-                    dv,
-                    threshold,
-                    np.array(bias),
-                    bias_exponent,
-                    1.0,
-                    readout,
+                    du=du,
+                    dv=dv,
+                    threshold=threshold,
+                    bias_mantissa=bias,
+                    bias_exponent=bias_exponent,
+                    **more,
                 ),
             ),
             (IntegerSynapses("w", "in", "out", weight, geometry, delay=delay),),
-            ("out",),
+            {"out": "out"},
         )
 
     return make

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import h5py
 import nir
@@ -215,26 +216,29 @@ def test_nan_weights_unknown_nodes_and_impossible_layers_are_named(
     nodes = {
         "input": nir.Input({"input": np.array([2])}),
         "nan": nir.Affine(weight=np.array([[np.nan, 1.0], [1.0, 1.0]]), bias=np.zeros(2)),
-        "delay": nir.Delay(delay=full),
+        "unknown": nir.Delay(delay=full),
         "fc": nir.Affine(weight=np.eye(2), bias=np.zeros(2)),
         "output": nir.Output({"output": np.array([2])}),
     }
     names = list(nodes)
     path = tmp_path / "bad.nir"
     write_nir(path, nir.NIRGraph(nodes=nodes, edges=list(pairwise(names))))
+    with h5py.File(path, "a") as file:
+        del file["node/nodes/unknown/type"]
+        file["node/nodes/unknown/type"] = "Dropout"
 
     refused(
         ["export", str(path), "--target", "loihi2", "-o", str(tmp_path / "out")],
         capsys,
         "2 problems",
         "layer 'nan' needs finite numbers in 'weight', but 1 of 4 are NaN",
-        "layer 'delay' is a 'Delay' node, but that cannot be compiled",
+        "layer 'unknown' is a 'Dropout' node, but that cannot be compiled",
     )
 
     nodes = {
         "input": nir.Input({"input": np.array([2])}),
         "fc": nir.Affine(weight=np.eye(2), bias=np.zeros(2)),
-        "soft": nir.IF(r=full, v_threshold=full),
+        "low": nir.IF(r=full, v_threshold=-full),
         "output": nir.Output({"output": np.array([2])}),
     }
     names = list(nodes)
@@ -247,13 +251,11 @@ def test_nan_weights_unknown_nodes_and_impossible_layers_are_named(
             "loihi2",
             "--dt",
             "1",
-            "--reset",
-            "subtract",
             "-o",
             str(tmp_path / "out"),
         ],
         capsys,
-        "layer 'soft' needs a reset to zero, but it subtracts the threshold",
+        "layer 'low' needs a threshold of at least its reset voltage, but it is 1 below",
     )
 
 
@@ -434,3 +436,212 @@ def test_a_report_on_a_network_without_spikes_has_no_picture(
 
     assert [path.name for path in report.iterdir()] == ["report.json"]
     assert "raster" not in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def two_way(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two inputs, two layers of which one hears itself, their sum read by 20 neurons, two outputs."""
+
+    def neurons(count: int) -> nir.IF:
+        full = np.ones(count)
+        return nir.IF(r=full, v_threshold=full, v_reset=0 * full)
+
+    generator = np.random.default_rng(0)
+    nodes = {
+        "left": nir.Input({"input": np.array([2])}),
+        "right": nir.Input({"input": np.array([3])}),
+        "a": nir.Linear(weight=generator.normal(size=(4, 2))),
+        "b": nir.Linear(weight=generator.normal(size=(4, 3))),
+        "lif1": neurons(4),
+        "lif2": neurons(4),
+        "back": nir.Linear(weight=np.eye(4) / 2),
+        "fc": nir.Affine(weight=generator.normal(size=(20, 4)) / 2, bias=np.ones(20) / 4),
+        "fired": nir.Output({"output": np.array([4])}),
+        "value": nir.Output({"output": np.array([20])}),
+    }
+    edges = [
+        ("left", "a"),
+        ("a", "lif1"),
+        ("right", "b"),
+        ("b", "lif2"),
+        ("lif1", "back"),
+        ("back", "lif1"),
+        ("lif1", "fc"),
+        ("lif2", "fc"),
+        ("lif1", "fired"),
+        ("fc", "value"),
+    ]
+    folder = tmp_path_factory.mktemp("two")
+    write_nir(folder / "two.nir", nir.NIRGraph(nodes=nodes, edges=edges))
+    arrays: dict[str, Any] = {
+        "input/left": generator.integers(0, 2, (5, 6, 2)),
+        "input/right": generator.integers(0, 2, (5, 6, 3)),
+        "label": np.arange(5) % 4,
+    }
+    np.savez(folder / "in.npz", **arrays)
+    return folder
+
+
+def exporting(folder: Path, *more: str, target: str = "fixedpoint") -> list[str]:
+    out = str(folder / f"program-{target}")
+    return ["export", str(folder / "two.nir"), "--target", target, "--dt", "1", "-o", out, *more]
+
+
+def test_several_inputs_and_outputs_have_names_in_files(
+    two_way: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    program, out = str(two_way / "program-fixedpoint"), tmp_path / "out.npz"
+    assert main(exporting(two_way)) == 0
+    common = ["run", program, "--output", str(out), "--input"]
+    capsys.readouterr()
+
+    assert main([*common, str(two_way / "in.npz"), "--record", "lif2,membrane/fc"]) == 0
+
+    printed = capsys.readouterr().out
+    assert f"wrote {out}: fired (5, 6, 4), value (5, 6, 20)" in printed
+    with np.load(out) as written:
+        assert sorted(written) == ["membrane/fc", "output/fired", "output/value", "spikes/lif2"]
+        assert written["output/value"].dtype == np.float64
+        assert set(np.unique(written["output/fired"])) == {0, 1}
+        long = written["output/fired"].copy()
+    with np.load(two_way / "in.npz") as given:
+        still: dict[str, Any] = {name: given[name][:, :1] for name in given if name != "label"}
+        np.savez(tmp_path / "still.npz", **still)
+    assert main([*common, str(tmp_path / "still.npz"), "--steps", "6"]) == 0
+    with np.load(out) as written:
+        np.testing.assert_array_equal(written["output/fired"][:, :1], long[:, :1])
+        assert written["output/value"].shape == (5, 6, 20)
+
+
+def test_inputs_that_do_not_fit_their_names_are_refused(
+    two_way: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    program = str(two_way / "program-fixedpoint")
+    assert main(exporting(two_way)) == 0
+    left, right = np.zeros((2, 6, 2)), np.zeros((2, 6, 3))
+    files: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+        (
+            {"input": left},
+            ("the network has the inputs 'left', 'right', but one array is given",),
+        ),
+        (
+            {"input/left": left, "input/up": right},
+            (
+                "2 problems",
+                "layer 'right' needs an input, but there is none",
+                "there is no input 'up': there are left, right",
+            ),
+        ),
+        (
+            {"input/left": left, "input/right": right[:, :5]},
+            ("inputs need equal samples and steps",),
+        ),
+        ({"input/left": left[:1], "input/right": right}, ("need equal samples",)),
+        ({"input": left, "input/right": right}, ("must hold 'input' or 'input/<name>'",)),
+        (
+            {"input/left": left + 2, "input/right": np.zeros((2, 6, 4))},
+            (
+                "layer 'left' needs values from 0 to 1",
+                "layer 'right' needs inputs of shape (samples, steps, 3)",
+            ),
+        ),
+    ]
+
+    for number, (arrays, texts) in enumerate(files):
+        path = tmp_path / f"{number}.npz"
+        np.savez(path, **arrays)
+        out = ["--output", str(tmp_path / "out.npz")]
+        refused(["run", program, "--input", str(path), *out], capsys, *texts)
+    assert not (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.lava
+def test_several_inputs_and_outputs_are_verified(
+    two_way: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(exporting(two_way, target="loihi2")) == 0
+    program, facts = str(two_way / "program-loihi2"), tmp_path / "facts.json"
+
+    code = main(["verify", program, "--input", str(two_way / "in.npz"), "--json", str(facts)])
+
+    assert code == 0
+    printed = capsys.readouterr().out
+    assert "fixedpoint / loihi2  all" in printed
+    assert "identical" in printed
+    assert "accuracy on 5 samples, 6 steps: float" in printed
+    report = json.loads(facts.read_text())
+    last = report["comparisons"][-1]
+    assert last["output"] == {
+        "slots": 5 * 6 * (4 + 20), "mismatches": 0, "largest_difference": 0.0,
+    }  # fmt: skip
+    assert last["slots"] == 5 * 6 * 8
+    assert report["program"]["notes"]
+
+
+def test_a_network_is_printed_after_a_pass_or_after_all(two_way: Path, capsys: Capture) -> None:
+    assert main(exporting(two_way, "--print-after", "assemble")) == 0
+    one = capsys.readouterr().out
+    assert main(exporting(two_way, "--print-after", "all")) == 0
+    everything = capsys.readouterr().out
+
+    assert one.startswith("after assemble:\nname ")
+    assert one.count("after ") == 1
+    rows = [line.split() for line in one.splitlines()]
+    assert ["back", "synapses", "(4,", "4)", "lif1", "->", "lif1", "delay", "1"] in rows
+    assert ["outputs", "fired:", "lif1,", "value:", "fc"] in rows
+    headings = [line for line in everything.splitlines() if line.startswith("after ")]
+    assert headings == [
+        "after import:", "after lower_max_pooling:", "after lower_thresholds:",
+        "after shift_resets:", "after assemble:", "after share_sums:", "after quantise:",
+    ]  # fmt: skip
+    refused(exporting(two_way, "--print-after", "lowering"), capsys, "'lowering' is not one of")
+
+
+def test_validation_is_told_and_can_be_left_out(two_way: Path, capsys: Capture) -> None:
+    manifest = two_way / "program-fixedpoint" / "program.json"
+
+    assert main(exporting(two_way, "--no-validate")) == 0
+    assert "passes not validated: not asked for" in capsys.readouterr().out
+    assert json.loads(manifest.read_text())["validation"] == {"skipped": "not asked for"}
+    assert main(exporting(two_way, "--validate", "--steps", "6")) == 0
+
+    printed = capsys.readouterr().out
+    assert f"validated on 4 samples: 5 exact passes changed 0 of {5 * 4 * 6 * 8} spikes" in printed
+    assert "; quantise changed " in printed
+    facts = json.loads(manifest.read_text())["validation"]
+    assert facts["samples"] == 4
+    assert [report["mismatches"] for report in facts["passes"]][:5] == [0] * 5
+
+
+@pytest.mark.parametrize(
+    ("sums", "note"),
+    [
+        ("auto", "graded spikes: 40 operations a step, 80 by duplicated synapses"),
+        ("duplicate", "duplicated synapses: 80 operations a step, 40 by graded spikes"),
+    ],
+)
+def test_decisions_are_printed_and_kept(
+    two_way: Path, capsys: Capture, sums: str, note: str
+) -> None:
+    """The sum has 4 neurons, worth 8 each, with 2 synapses each; it saves the 80 of a second fc."""
+    assert main(exporting(two_way, "--sums", sums)) == 0
+
+    printed = capsys.readouterr().out
+    notes = [
+        f"the sum of lif1, lif2 travels by {note}",
+        "samples are 1 blank steps apart, the longest delay",
+    ]
+    for text in notes:
+        assert text in printed
+    manifest = json.loads((two_way / "program-fixedpoint" / "program.json").read_text())
+    assert manifest["notes"] == notes
+    kinds = [population["kind"] for population in manifest["populations"]]
+    assert ("relay" in kinds) == (sums == "auto")
+
+
+def test_calibration_is_for_one_input(two_way: Path, capsys: Capture) -> None:
+    refused(
+        exporting(two_way, "--calibrate", "digits"),
+        capsys,
+        "--calibrate is for networks with one input, but there are left, right",
+    )

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from neurocompile.data import InputRange, load_data_set, load_samples, range_of
+from neurocompile.data import (
+    InputRange,
+    Samples,
+    by_input,
+    load_data_set,
+    load_samples,
+    map_inputs,
+    range_of,
+    sample_count,
+)
 from neurocompile.errors import DataError
 
 
@@ -145,3 +154,64 @@ def test_inputs_without_a_time_axis_are_refused(tmp_path: Path) -> None:
         raised.value
     )
     assert "'label'" in str(raised.value)
+
+
+def test_one_array_is_for_the_only_input() -> None:
+    array = np.zeros((2, 3, 4))
+
+    assert by_input(array, ["x"])["x"] is array
+    assert by_input({"x": array}, ["x"])["x"] is array
+    with pytest.raises(
+        DataError, match="the network has the inputs 'x', 'y', but one array is given"
+    ):
+        by_input(array, ["x", "y"])
+
+
+def test_named_inputs_come_in_the_order_of_the_network() -> None:
+    arrays = {"y": np.zeros((2, 3, 4)), "x": np.ones((2, 3, 1))}
+
+    assert list(by_input(arrays, ["x", "y"])) == ["x", "y"]
+
+
+def test_everything_wrong_with_named_inputs_is_told() -> None:
+    arrays = {"x": np.zeros((2, 3, 4)), "up": np.zeros((2, 4, 4))}
+
+    with pytest.raises(DataError) as raised:
+        by_input(arrays, ["x", "y"])
+
+    text = str(raised.value)
+    assert "3 problems" in text
+    assert "layer 'y' needs an input, but there is none" in text
+    assert "there is no input 'up': there are x, y" in text
+    assert "inputs need equal samples and steps, but they have {'x': (2, 3), 'up': (2, 4)}" in text
+
+
+def test_samples_of_several_inputs_are_counted_mapped_and_cut_alike() -> None:
+    arrays = {"x": np.arange(6.0).reshape(3, 1, 2), "y": np.arange(3.0).reshape(3, 1, 1)}
+    samples = Samples(arrays, np.array([5, 6, 7])).first(2)
+
+    assert sample_count(arrays) == 3
+    assert sample_count(samples.inputs) == sample_count(arrays["x"][:2]) == 2
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [5, 6]
+    doubled = map_inputs(lambda values: 2 * values, samples.inputs)
+    assert not isinstance(doubled, np.ndarray)
+    assert {name: values.ravel().tolist() for name, values in doubled.items()} == {
+        "x": [0, 2, 4, 6],
+        "y": [0, 2],
+    }
+
+
+def test_inputs_by_name_are_read_from_files(tmp_path: Path) -> None:
+    path = tmp_path / "in.npz"
+    arrays: dict[str, Any] = {
+        "input/x": np.zeros((2, 1, 3)),
+        "input/a/b": np.ones((2, 1, 1), np.uint8),
+    }
+    np.savez(path, **arrays)
+
+    inputs = load_samples(str(path)).inputs
+
+    assert not isinstance(inputs, np.ndarray)
+    assert list(inputs) == ["x", "a/b"]
+    assert inputs["a/b"].dtype == np.float32

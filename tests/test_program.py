@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neurocompile.errors import OptionError, ProgramFormatError
-from neurocompile.ir import LIF, Dense, Network
-from neurocompile.manifest import seal
+from neurocompile.errors import DataError, OptionError, ProgramFormatError
+from neurocompile.integer import IntegerRelay
+from neurocompile.ir import LIF, Conv2d, Delay, Dense, Input, Integrator, Network, Node, Output
+from neurocompile.manifest import describe_network, seal, tensors_of
 from neurocompile.pipeline import CompileOptions, compile_network
-from neurocompile.program import load
+from neurocompile.program import Program, load
 from neurocompile.target import find
 from neurocompile.tensors import npz_bytes, read_tensors
 
@@ -42,7 +43,7 @@ def test_a_program_directory_says_in_words_what_it_holds(directory: Path) -> Non
     assert manifest["synapses"][0]["computed_by"] == "chip"
     assert manifest["first_layer"]["computed_by"] == "spikes"
     assert manifest["bounds"][0]["current_limit"] == 131071
-    assert manifest["schedule"] == {"depth": {"input": 0, "lif": 1}, "gap": 0}
+    assert manifest["schedule"] == {"depth": {"input": 0, "lif": 1}, "gap": 0, "stride": 1}
     assert set(manifest["checksums"]) == {"loihi2.json", "loihi2.npz", "tensors.npz"}
 
 
@@ -77,7 +78,7 @@ def test_a_changed_manifest_is_refused(directory: Path) -> None:
         ("[]", "is not a manifest of neurocompile"),
         (
             '{"format": "neurocompile program", "version": 99}',
-            "must be of version 1, but it is 99: export it again",
+            "must be of version 2, but it is 99: export it again",
         ),
         ("[" * 100_000, "program.json' is damaged"),
     ],
@@ -194,7 +195,11 @@ def resealed(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
             lambda m: m["synapses"][0].update(geometry={"stride": [0, 1]}),
             "from 1 and paddings from 0",
         ),
-        (lambda m: m["outputs"].append("x"), "needs one input and one output"),
+        (lambda m: m["outputs"].clear(), "a program needs an output, but there is none"),
+        (
+            lambda m: m["outputs"].update(x="input"),
+            "the output 'x' must show a population of neurons",
+        ),
         (
             lambda m: m["bounds"][0].update(current=5),
             "the manifest's bounds are not those of its integers",
@@ -203,6 +208,18 @@ def resealed(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda m: m.update(steps=-1), "the manifest's steps must be positive"),
         (lambda m: m.update(native_steps="many"), "is not a complete program"),
         (lambda m: m.pop("limits"), "is not a complete program"),
+        (lambda m: m["populations"][1].update(reset="soft"), "'soft' is none of"),
+        (lambda m: m["populations"][1].update(shows="rates"), "'rates' is none of"),
+        (lambda m: m["populations"][1].update(start=63), "needs a start in whole weight units"),
+        (lambda m: m["populations"][1].update(start=640), "the manifest's bounds are not those"),
+        (
+            lambda m: m["populations"][1].update(threshold={"shape": [1], "dtype": "int16"}),
+            "does not hold the tensors",
+        ),
+        (lambda m: m["populations"][1].update(kind="relay"), "is not a complete program"),
+        (lambda m: m["bounds"][0].update(silence=1), "the manifest's bounds are not those"),
+        (lambda m: m["schedule"].update(stride=2), "the manifest's schedule is not that"),
+        (lambda m: m["schedule"].update(gap=1), "the manifest's schedule is not that"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(
@@ -225,3 +242,135 @@ def test_a_layout_that_is_not_that_of_the_integers_is_refused(directory: Path) -
         ProgramFormatError, match="the program's 'loihi2.json' is not that of its integers"
     ):
         program.run(np.zeros((1, 1, 2)))
+
+
+@pytest.fixture
+def everything(lif: Callable[..., LIF]) -> Program:
+    """
+    Two inputs, a shared sum, feedback in a cycle of two, delays by synapse, mixed and CUBA neurons.
+
+    The outputs are spikes, a sum of what arrives, and a membrane.
+    """
+    generator = np.random.default_rng(0)
+    shape = (2, 3, 3)
+
+    def dyadic(*extents: int) -> Any:
+        return generator.integers(-8, 12, extents) / 8
+
+    nodes: dict[str, Node] = {
+        "image": Input(shape),
+        "row": Input((4,)),
+        "lif1": lif(shape, decay=generator.choice([0.5, 0.75], shape), threshold=0.5),
+        "conv": Conv2d(dyadic(2, 2, 3, 3), np.ones(2) / 8, padding=(1, 1)),
+        "lif2": lif(shape, threshold=np.array([0.5, 1.0]).reshape(2, 1, 1), reset_to=0.25),
+        "back": Conv2d(dyadic(2, 2, 1, 1), np.zeros(2)),
+        "sum": Conv2d(dyadic(16, 2, 2, 2), np.zeros(16)),
+        "lif3": lif((16, 2, 2), reset="subtract", decay=1.0),
+        "fc": Dense(dyadic(3, 4), np.zeros(3)),
+        "late": Delay(np.array([2, 1, 1])),
+        "drive": Dense(dyadic(3, 4), np.ones(3) / 8),
+        "cuba": lif((3,), current_decay=0.5),
+        "value": Dense(dyadic(2, 3), np.ones(2)),
+        "weigh": Dense(dyadic(2, 3), np.zeros(2)),
+        "membrane": Integrator(decay=np.array([0.5, 1.0]), gain=np.ones(2), leak=np.zeros(2)),
+        "fired": Output((16, 2, 2)),
+        "values": Output((2,)),
+        "membranes": Output((2,)),
+    }
+    edges = [
+        ("image", "lif1"), ("lif1", "conv"), ("conv", "lif2"), ("lif2", "back"), ("back", "lif1"),
+        ("lif1", "sum"), ("lif2", "sum"), ("sum", "lif3"), ("lif3", "fired"),
+        ("row", "fc"), ("fc", "late"), ("late", "cuba"), ("row", "drive"), ("drive", "cuba"), ("cuba", "value"), ("value", "values"),
+        ("cuba", "weigh"), ("weigh", "membrane"), ("membrane", "membranes"),
+    ]  # fmt: skip
+    network = Network(nodes, tuple(edges), 5, frozenset({("lif2", "back")}))
+    return compile_network(network, find("fixedpoint"), CompileOptions())
+
+
+@pytest.fixture
+def values() -> dict[str, Any]:
+    generator = np.random.default_rng(1)
+    return {
+        "image": generator.integers(0, 2, (3, 5, 2, 3, 3)),
+        "row": generator.integers(0, 2, (3, 5, 4)),
+    }
+
+
+def test_every_kind_of_number_is_the_same_when_it_is_read_back(
+    everything: Program, values: dict[str, Any], tmp_path: Path
+) -> None:
+    before = everything.network
+    kinds = {type(item) for item in before.populations}
+    assert IntegerRelay in kinds
+    assert {item.shows for item in before.neurons} == {"spikes", "input", "membrane"}
+    assert {item.reset for item in before.neurons} == {"zero", "subtract"}
+    assert any(item.start.any() for item in before.neurons)
+    assert any(item.pulse.any() for item in before.neurons)
+    assert any(group.delay.ndim == 2 for group in before.synapses)
+    everything.save(tmp_path / "program")
+
+    loaded = load(tmp_path / "program")
+
+    assert describe_network(loaded.network) == describe_network(before)
+    tensors = tensors_of(before)
+    assert {name.partition("/")[0] for name in tensors} >= {"dv", "threshold", "delay", "bias"}
+    for name, array in tensors_of(loaded.network).items():
+        np.testing.assert_array_equal(array, tensors[name], err_msg=name)
+    assert (loaded.schedule, loaded.bounds) == (everything.schedule, everything.bounds)
+    result, again = everything.run(values, "all"), loaded.run(values, "all")
+    assert list(result.outputs) == list(again.outputs)
+    assert sorted(result.outputs) == ["fired", "membranes", "values"]
+    for name, array in result.outputs.items():
+        np.testing.assert_array_equal(array, again.outputs[name], err_msg=name)
+    for name, array in result.spikes.items():
+        assert 0 < array.mean() < 1, name
+        np.testing.assert_array_equal(array, again.spikes[name], err_msg=name)
+
+
+def test_a_cycle_of_two_layers_is_told(everything: Program) -> None:
+    assert (everything.schedule.gap, everything.schedule.stride) == (2, 2)
+    assert everything.facts["notes"] == [
+        (
+            "the sum of lif1, lif2 travels by graded spikes: 180 operations a step, 512 by "
+            "duplicated synapses"
+        ),
+        "samples are 2 blank steps apart, the longest delay",
+        "each step takes 2 machine steps: a cycle has that many connections for each step of delay",
+    ]
+
+
+def test_the_only_output_is_asked_for_by_its_name(
+    everything: Program, values: dict[str, Any]
+) -> None:
+    result = everything.run(values)
+
+    with pytest.raises(
+        OptionError,
+        match="there are several outputs, but .*values.*: use .outputs",
+    ):
+        _ = result.output
+
+
+def test_payloads_are_named_by_input(everything: Program, values: dict[str, Any]) -> None:
+    payloads = everything.payloads(values)
+
+    assert sorted(payloads) == ["image", "row"]
+    for name, array in payloads.items():
+        np.testing.assert_array_equal(array, values[name])
+    with pytest.raises(DataError) as raised:
+        everything.payloads({"image": values["image"] * 2, "row": values["row"][..., :3]})
+    text = str(raised.value)
+    assert "layer 'image' needs values from 0 to 1" in text
+    assert "layer 'row' needs inputs of shape (samples, steps, 4), but they have (3, 5, 3)" in text
+
+
+def test_sums_are_recorded_by_name_as_graded_spikes(
+    everything: Program, values: dict[str, Any]
+) -> None:
+    result = everything.run(values, ["all", "lif1+lif2"])
+
+    assert sorted(result.spikes) == ["cuba", "lif1", "lif1+lif2", "lif2", "lif3"]
+    np.testing.assert_array_equal(
+        result.spikes["lif1+lif2"], result.spikes["lif1"].astype(int) + result.spikes["lif2"]
+    )
+    assert result.spikes["lif1+lif2"].max() == 2

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 import neurocompile
-from neurocompile.data import Samples
+from neurocompile.data import Samples, map_inputs
 from neurocompile.errors import DataError, OptionError
 from neurocompile.frontend.to_nir import write_nir
 from neurocompile.program import Program
@@ -92,7 +92,7 @@ def test_the_first_divergence_is_the_earliest_of_the_lowest_sample(
     program: Program, samples: Samples
 ) -> None:
     result = program.run(samples.inputs, "all")
-    first = Stage("fixedpoint", True, result.output, result.spikes)
+    first = Stage("fixedpoint", True, result.outputs, result.spikes)
     flipped = {name: spikes.copy() for name, spikes in result.spikes.items()}
     for sample, step, layer, neuron in (
         (7, 0, "lif1", 0),
@@ -101,7 +101,7 @@ def test_the_first_divergence_is_the_earliest_of_the_lowest_sample(
         (3, 4, "lif2", 11),
     ):
         flipped[layer][sample, step, neuron] ^= 1
-    second = Stage("other", True, result.output, flipped)
+    second = Stage("other", True, result.outputs, flipped)
 
     comparison = compare(first, second, program, folded_network(program), samples.inputs)
 
@@ -121,8 +121,8 @@ def test_a_float_comparison_never_fails_and_an_output_alone_does(
     program: Program, samples: Samples
 ) -> None:
     result = program.run(samples.inputs, "all")
-    exact = Stage("fixedpoint", True, result.output, result.spikes)
-    other = Stage("chip", True, result.output + 1, result.spikes)
+    exact = Stage("fixedpoint", True, result.outputs, result.spikes)
+    other = Stage("chip", True, {"output": result.output + 1}, result.spikes)
     network = folded_network(program)
 
     assert compare(exact, other, program, network, samples.inputs).failed
@@ -170,7 +170,9 @@ def test_samples_that_make_no_sense_are_refused(program: Program, samples: Sampl
     with pytest.raises(OptionError, match="--samples must be at least 1, but it is 0"):
         neurocompile.verify(program, data=samples, samples=0)
     with pytest.raises(DataError, match="there are no samples to verify on"):
-        neurocompile.verify(program, data=Samples(samples.inputs[:0], None))
+        neurocompile.verify(
+            program, data=Samples(map_inputs(lambda values: values[:0], samples.inputs), None)
+        )
     with pytest.raises(
         DataError,
         match="labels must be from 0 to 2, as there are 3 outputs, but they reach from -1 to 9",
@@ -182,3 +184,133 @@ def test_decisions_are_the_largest_mean() -> None:
     output = np.array([[[0.0, 5.0], [4.0, 0.0]], [[1.0, 0.0], [1.0, 1.0]]])
 
     assert decisions(output).tolist() == [1, 0]
+
+
+@pytest.fixture
+def several(tmp_path: Path, opened: Callable[[Program], Program]) -> Program:
+    """Two inputs, three neurons of different thresholds that hear themselves, and two outputs."""
+    generator = np.random.default_rng(0)
+    full = np.ones(3)
+    graph = nir.NIRGraph(
+        nodes={
+            "left": nir.Input({"input": np.array([2])}),
+            "right": nir.Input({"input": np.array([4])}),
+            "a": nir.Linear(weight=generator.normal(size=(3, 2))),
+            "b": nir.Linear(weight=generator.normal(size=(3, 4))),
+            "lif": nir.LIF(
+                tau=2 * full,
+                r=2 * full,
+                v_leak=0 * full,
+                v_threshold=np.array([1.0, 0.5, 0.75]),
+                v_reset=0 * full,
+            ),
+            "back": nir.Linear(weight=generator.normal(size=(3, 3)) / 4),
+            "fc": nir.Linear(weight=np.ones((1, 3))),
+            "fired": nir.Output({"output": np.array([3])}),
+            "value": nir.Output({"output": np.array([1])}),
+        },
+        edges=[
+            ("left", "a"),
+            ("right", "b"),
+            ("a", "lif"),
+            ("b", "lif"),
+            ("lif", "back"),
+            ("back", "lif"),
+            ("lif", "fired"),
+            ("lif", "fc"),
+            ("fc", "value"),
+        ],
+    )
+    write_nir(tmp_path / "several.nir", graph)
+    return opened(neurocompile.export(tmp_path / "several.nir", target="fixedpoint", dt=1.0))
+
+
+@pytest.fixture
+def named_samples() -> Samples:
+    generator = np.random.default_rng(1)
+    return Samples(
+        {
+            "left": generator.integers(0, 2, (10, 6, 2)).astype(np.float32),
+            "right": generator.integers(0, 2, (10, 6, 4)).astype(np.float32),
+        },
+        generator.integers(0, 3, 10),
+    )
+
+
+def test_every_output_is_compared_and_the_first_one_decides(
+    several: Program, named_samples: Samples
+) -> None:
+    report = neurocompile.verify(several, data=named_samples)
+
+    (comparison,) = report.comparisons
+    fired = report.stages[0].outputs["fired"]
+    assert list(report.stages[0].outputs) == ["fired", "value"]  # in the order of the network
+    assert comparison.output_slots == 10 * 6 * (3 + 1)
+    assert (report.samples, report.steps) == (10, 6)
+    assert report.accuracy["float"] == (decisions(fired) == named_samples.labels).mean()
+    assert report.to_json()["comparisons"][0]["output"]["slots"] == 240
+    with pytest.raises(DataError, match="labels must be from 0 to 2, as there are 3 outputs"):
+        neurocompile.verify(several, data=replace(named_samples, labels=np.full(10, 3)))
+
+
+def test_a_difference_in_the_last_output_alone_fails(
+    several: Program, named_samples: Samples
+) -> None:
+    result = several.run(named_samples.inputs, "all")
+    first = Stage("fixedpoint", True, result.outputs, result.spikes)
+    wrong = result.outputs["value"].copy()
+    wrong[9, 5, 0] += 0.5
+    second = Stage("other", True, {**result.outputs, "value": wrong}, result.spikes)
+
+    comparison = compare(first, second, several, folded_network(several), named_samples.inputs)
+
+    assert comparison.failed
+    assert (comparison.mismatches, comparison.output_mismatches) == (0, 1)
+    assert comparison.output_difference == pytest.approx(0.5)
+
+
+def test_a_neuron_is_looked_up_with_its_own_threshold(
+    several: Program, named_samples: Samples
+) -> None:
+    result = several.run(named_samples.inputs, "all")
+    flipped = result.spikes["lif"].copy()
+    flipped[4, 2, 1] ^= 1
+    network = folded_network(several)
+    one = Stage("one", True, result.outputs, result.spikes)
+    two = Stage("two", True, result.outputs, {"lif": flipped})
+
+    integers, floats = (
+        compare(
+            one, replace(two, integers=kind), several, network, named_samples.inputs
+        ).first_divergence
+        for kind in (True, False)
+    )
+
+    assert integers is not None
+    assert floats is not None
+    assert floats.membrane is not None
+    assert integers.membrane is not None
+    assert integers.threshold is not None
+    assert (integers.sample, integers.step, integers.neuron) == (4, 2, 1)
+    assert floats.threshold == 0.5
+    assert integers.threshold == pytest.approx(0.5, abs=0.005)
+    assert integers.membrane == pytest.approx(floats.membrane, abs=0.05)
+    assert (integers.membrane > integers.threshold) == bool(result.spikes["lif"][4, 2, 1])
+
+
+def test_a_report_says_what_the_compiler_decided(several: Program, named_samples: Samples) -> None:
+    facts = neurocompile.verify(several, data=named_samples).to_json()["program"]
+
+    assert facts["notes"] == ["samples are 1 blank steps apart, the longest delay"]
+    assert [report["pass"] for report in facts["validation"]["passes"]][-1] == "quantise"
+
+
+def test_inputs_without_names_are_refused_before_anything_runs(
+    several: Program, named_samples: Samples
+) -> None:
+    assert not isinstance(named_samples.inputs, np.ndarray)
+
+    with pytest.raises(
+        DataError, match="the network has the inputs 'left', 'right', but one array is given"
+    ):
+        neurocompile.verify(several, data=Samples(named_samples.inputs["left"], None))

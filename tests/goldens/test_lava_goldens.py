@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ def netx_neurons(layer: Any, name: str, shape: tuple[int, ...], bias: Any = 0) -
     return IntegerNeurons(
         name,
         shape,
-        du=int(neuron["iDecay"][()]) - 1,
-        dv=int(neuron["vDecay"][()]),
-        threshold=int(neuron["vThMant"][()]),
+        du=np.array(int(neuron["iDecay"][()]) - 1),
+        dv=np.array(int(neuron["vDecay"][()])),
+        threshold=np.array(int(neuron["vThMant"][()])),
         bias_mantissa=np.array(bias, dtype=np.int64),
         bias_exponent=6,
         scale=1.0,
@@ -38,14 +39,14 @@ def netx_neurons(layer: Any, name: str, shape: tuple[int, ...], bias: Any = 0) -
 def test_dense_layer_of_lava_dl(shared_data: Path) -> None:
     with np.load(shared_data / "goldens/lavadl_dense/dense.npz") as file:
         weight, spikes, expected = file["weight"], file["inp"], file["out"]
-        du, dv, vth = (int(file[name]) for name in ("du", "dv", "vth"))
+        du, dv, vth = (np.array(int(file[name])) for name in ("du", "dv", "vth"))
     network = IntegerNetwork(
         (
             IntegerInput("in", (200,), 1.0, 0, 1, True),
             IntegerNeurons("out", (256,), du, dv, vth, np.zeros(1, np.int64), 0, 1.0),
         ),
         (IntegerSynapses("w", "in", "out", weight),),
-        ("out",),
+        {"out": "out"},
     )
 
     trace = execute(
@@ -84,7 +85,7 @@ def test_tinynet_with_its_input_in_the_biases(shared_data: Path) -> None:
 
     names = ["l0", "l1", "l2"]
     trace = execute(
-        IntegerNetwork(populations, synapses, ("l2",)), {}, samples=1, steps=16, record=names
+        IntegerNetwork(populations, synapses, {"out": "l2"}), {}, samples=1, steps=16, record=names
     )
 
     for name, key in zip(names, ("input_cyxt", "layer1_cyxt", "output_cyxt"), strict=True):
@@ -110,7 +111,7 @@ def test_ntidigits_with_axonal_delays(shared_data: Path) -> None:
             )
 
     trace = execute(
-        IntegerNetwork(tuple(populations), tuple(synapses), ("l4",)),
+        IntegerNetwork(tuple(populations), tuple(synapses), {"out": "l4"}),
         {"l1": spikes.T[None].astype(np.int64)},
         samples=1,
         steps=3000,
@@ -121,7 +122,7 @@ def test_ntidigits_with_axonal_delays(shared_data: Path) -> None:
     assert expected.sum() == 22572
 
 
-def test_loihi_2_silicon(shared_data: Path) -> None:
+def test_loihi_2_silicon(shared_data: Path, integer_neurons: Callable[..., IntegerNeurons]) -> None:
     """The NIR paper's LIF, recorded on the chip: w 10, dv 163, du 4095, vth 25."""
     recorded = np.loadtxt(
         shared_data / "goldens/nirpaper_lif/lif_lava_loihi_fixed.csv", delimiter=","
@@ -129,10 +130,10 @@ def test_loihi_2_silicon(shared_data: Path) -> None:
     network = IntegerNetwork(
         (
             IntegerInput("in", (1,), 1.0, 0, 1, True),
-            IntegerNeurons("out", (1,), 4095, 163, 25, np.zeros(1, np.int64), 0, 1.0),
+            integer_neurons("out", du=4095, dv=163, threshold=25),
         ),
         (IntegerSynapses("w", "in", "out", np.array([[10]])),),
-        ("out",),
+        {"out": "out"},
     )
 
     trace = execute(
@@ -163,10 +164,11 @@ def test_convolutions_of_lava(shared_data: Path, number: int) -> None:
     geometry = Geometry(stride, padding, dilation, int(data["groups"]))
     grid = 2.0**24
     x = np.rint(data["input"].transpose(2, 0, 1) * grid).astype(np.int64)
+    views = (x.shape, expected.shape)
 
-    sums = accumulate(IntegerSynapses("w", "a", "b", kernel, geometry), x[None], expected.shape)[0]
+    sums = accumulate(IntegerSynapses("w", "a", "b", kernel, geometry), x[None], views)[0]
     flipped = accumulate(
-        IntegerSynapses("w", "a", "b", kernel[:, :, ::-1, ::-1], geometry), x[None], expected.shape
+        IntegerSynapses("w", "a", "b", kernel[:, :, ::-1, ::-1], geometry), x[None], views
     )[0]
 
     # Lava convolves: its kernels are ours, flipped. The recording is float32.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from neurocompile_fixedpoint.engine import execute
 from neurocompile_loihi2.limits import LIMITS
-from numpy.typing import NDArray
 
 from neurocompile.data import InputRange
-from neurocompile.errors import OptionError, RangeError, UnsupportedError
+from neurocompile.errors import OptionError, RangeError
 from neurocompile.integer import IntegerNetwork, IntegerNeurons, to_payload
-from neurocompile.ir import LIF, Conv2d, Dense, Input, Network, Node
+from neurocompile.ir import LIF, Conv2d, Dense, Network, Node
 from neurocompile.passes.assemble import assemble
-from neurocompile.passes.fuse_flatten import fuse_flatten
-from neurocompile.passes.fuse_pooling import fuse_pooling
 from neurocompile.passes.prove_ranges import prove_ranges
 from neurocompile.passes.quantise import quantise
-from neurocompile.passes.schedule import schedule
+from neurocompile.passes.shift_resets import shift_resets
 from neurocompile.populations import PopulationNetwork
 from neurocompile.reference import simulate
 
@@ -34,10 +30,6 @@ MakeLif = Callable[..., LIF]
 def dense(weight: Any, bias: Any = None) -> Dense:
     weight = np.array(weight, dtype=float)
     return Dense(weight, np.zeros(len(weight)) if bias is None else np.array(bias, dtype=float))
-
-
-def populations_of(network: Network) -> PopulationNetwork:
-    return assemble(fuse_pooling(fuse_flatten(network)))
 
 
 def neurons_of(network: IntegerNetwork, name: str) -> IntegerNeurons:
@@ -202,6 +194,53 @@ def test_a_leak_that_twelve_bits_cannot_hold_is_refused(chain: Chain, lif: MakeL
         quantise(network, LIMITS, steps=4)
 
 
+def test_thresholds_and_leaks_of_each_neuron_share_one_scale(chain: Chain, lif: MakeLif) -> None:
+    """The largest threshold, 2, is exact at 254 a unit; .3 * 254 = 76.2 is rounded."""
+    neurons = lif((2,), threshold=[2.0, 0.3], decay=[0.5, 0.25])
+    network = chain((1,), {"fc": dense([[1.0], [0.5]]), "lif": neurons})
+
+    integers = neurons_of(quantise(assemble(network), LIMITS, steps=4).network, "lif")
+
+    assert integers.scale == 254
+    assert integers.threshold.tolist() == [508, 76]
+    assert integers.dv.tolist() == [2048, 3072]
+
+
+def test_a_current_keeps_one_less_than_its_du_says(chain: Chain, lif: MakeLif) -> None:
+    """A half is du 2047. A bias b is 2 b, and a pulse of -b: 254 / 4 = 63.5 rounds to even."""
+    network = chain((1,), {"fc": dense([[1.0]], [0.25]), "lif": lif((1,), current_decay=0.5)})
+
+    integers = neurons_of(quantise(assemble(network), LIMITS, steps=4).network, "lif")
+
+    assert integers.du == 2047
+    assert integers.bias.tolist() == [2 * 254 * 64 // 4]
+    assert integers.pulse.tolist() == -64
+
+
+def test_a_start_is_rounded_to_whole_weight_units(chain: Chain, lif: MakeLif) -> None:
+    """The threshold .7 is 177 of 177.8, so a unit is 252.9; half of the start -.3 is left: -37.9."""
+    network = shift_resets(chain((1,), {"fc": dense([[1.0]]), "lif": lif((1,), reset_to=0.3)}))
+
+    integers = neurons_of(quantise(assemble(network), LIMITS, steps=4).network, "lif")
+
+    assert integers.threshold == 177
+    assert integers.start.tolist() == -38 * 64
+
+
+@pytest.mark.parametrize(("keeps", "text"), [(1 - 1e-5, "0.99999"), (1e-5, "1e-05")])
+def test_a_current_that_twelve_bits_cannot_hold_is_refused(
+    chain: Chain, lif: MakeLif, keeps: float, text: str
+) -> None:
+    """It would never leak, or not remember at all."""
+    network = assemble(chain((1,), {"fc": dense([[1.0]]), "lif": lif((1,), current_decay=keeps)}))
+
+    with pytest.raises(
+        RangeError,
+        match=f"layer 'lif' needs a current that keeps 0, or 1/8192 .* but it keeps {text}",
+    ):
+        quantise(network, LIMITS, steps=4)
+
+
 def test_a_first_layer_is_not_chosen_for_spikes(chain: Chain, lif: MakeLif) -> None:
     network = assemble(chain((1,), {"fc": dense([[1.0]]), "lif": lif((1,))}))
 
@@ -214,73 +253,6 @@ def test_impossible_bits_are_refused(chain: Chain, lif: MakeLif) -> None:
 
     with pytest.raises(OptionError, match="weight bits must be from 2 to 8, but 9 are asked for"):
         quantise(network, LIMITS, weight_bits=9, steps=4)
-
-
-def test_the_proof_names_every_layer_and_by_how_much(
-    one_layer: Callable[..., IntegerNetwork],
-) -> None:
-    network = one_layer(np.full((1, 2000), 254), threshold=200_000, bias=5000, bias_exponent=6)
-
-    with pytest.raises(RangeError) as raised:
-        prove_ranges(network, LIMITS, steps=4)
-
-    text = str(raised.value)
-    assert (
-        "layer 'out' needs an input sum of at most 131071, but it can reach 508000 within 4 steps"
-        in text
-    )
-    assert "must shrink by a factor of 3.88" in text
-    assert "needs a threshold from 0 to 131071, but it is 200000" in text
-    assert "needs bias mantissas from -4096 to 4095, but it is 5000" in text
-
-
-def test_odd_weights_and_weights_beyond_eight_bits_are_refused(
-    one_layer: Callable[..., IntegerNetwork],
-) -> None:
-    with pytest.raises(RangeError, match="layer 'w' needs weights that are multiples of 2"):
-        prove_ranges(one_layer([[3]]), LIMITS, steps=1)
-    with pytest.raises(
-        RangeError, match="layer 'w' needs weights from -256 to 254, but they reach from 256 to 256"
-    ):
-        prove_ranges(one_layer([[256]]), LIMITS, steps=1)
-
-
-@given(data=st.data())
-def test_what_is_proven_never_leaves_its_range(
-    data: Any,
-    draw_network: Callable[..., Network],
-    draw_inputs: Callable[..., NDArray[np.float64]],
-) -> None:
-    network = draw_network(data)
-    inputs = draw_inputs(data, network)
-    bits = data.draw(st.integers(2, 8), label="bits")
-    node = network.nodes["input"]
-    assert isinstance(node, Input)
-    choices = ["auto", "graded", "host"] if node.range else ["auto"]
-    first_layer = data.draw(st.sampled_from(choices), label="first layer")
-    steps = inputs.shape[1]
-
-    quantised = quantise(
-        populations_of(network), LIMITS, weight_bits=bits, steps=steps, first_layer=first_layer
-    ).network
-    bounds = {bound.layer: bound for bound in prove_ranges(quantised, LIMITS, steps=steps)}
-    names = [neurons.name for neurons in quantised.neurons]
-    trace = execute(
-        quantised,
-        {"input": to_payload(quantised.inputs[0], inputs)},
-        samples=len(inputs),
-        steps=steps,
-        record=[f"membrane/{name}" for name in names],
-        before_reset=True,
-    )
-
-    for name in names:
-        counts = trace.counters[name]
-        assert counts["current_wraps"] == counts["u_wraps"] == counts["v_saturations_low"] == 0
-        assert -trace.membrane[name].min() <= bounds[name].membrane
-        if neurons_of(quantised, name).readout:
-            assert counts["v_saturations_high"] == 0
-            assert trace.membrane[name].max() <= bounds[name].membrane
 
 
 @given(data=st.data())
@@ -305,33 +277,3 @@ def test_networks_of_small_integers_keep_every_spike(data: Any, chain: Chain, li
     for name in ("lif1", "lif2"):
         assert neurons_of(integers, name).scale == 1
         np.testing.assert_array_equal(trace.spikes[name], expected.spikes[name])
-
-
-def test_depth_counts_connections_on_the_chip(chain: Chain, lif: MakeLif) -> None:
-    network = chain((2,), {"a": dense(np.eye(2)), "lif": lif((2,)), "b": dense(np.eye(2))})
-    integers = quantise(assemble(network), LIMITS, steps=4).network
-    host = replace(
-        integers,
-        synapses=(replace(integers.synapses[0], on_host=True), *integers.synapses[1:]),
-    )
-
-    assert schedule(integers).depth == {"input": 0, "lif": 1, "b": 2}
-    assert schedule(host).depth == {"input": 0, "lif": 0, "b": 1}
-
-
-def test_branches_of_different_depth_are_refused(chain: Chain, lif: MakeLif) -> None:
-    one = chain(
-        (2,),
-        {"a": dense(np.eye(2)), "first": lif((2,)), "b": dense(np.eye(2)), "second": lif((2,))},
-    )
-    network = Network(
-        {**one.nodes, "skip": dense(np.eye(2))}, (*one.edges, ("input", "skip"), ("skip", "second"))
-    )
-
-    integers = quantise(assemble(network), LIMITS, steps=4).network
-
-    with pytest.raises(
-        UnsupportedError,
-        match=r"layer 'second' needs inputs that arrive in the same step.*'b' after 2",
-    ):
-        schedule(integers)

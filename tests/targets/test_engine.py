@@ -21,7 +21,17 @@ from neurocompile_fixedpoint.engine import (
     wrap_state,
 )
 
-from neurocompile.integer import Geometry, IntegerNetwork, IntegerNeurons, IntegerSynapses
+from neurocompile.integer import (
+    Geometry,
+    IntegerInput,
+    IntegerNetwork,
+    IntegerNeurons,
+    IntegerPopulation,
+    IntegerRelay,
+    IntegerSynapses,
+)
+
+OneLayer = Callable[..., IntegerNetwork]
 
 
 def neurons(**changes: Any) -> IntegerNeurons:
@@ -158,7 +168,7 @@ def test_sums_beyond_exact_floats_are_refused() -> None:
     group = IntegerSynapses("w", "a", "b", np.array([[2**30]]))
 
     with pytest.raises(OverflowError, match=r"sums of 'w' could reach .* beyond 2\^53"):
-        accumulate(group, np.array([[2**30]]), (1,))
+        accumulate(group, np.array([[2**30]]), ((1,), (1,)))
 
 
 @given(st.data())
@@ -186,7 +196,9 @@ def test_convolution_equals_its_sum_over_taps(data: Any) -> None:
             w = column * geometry.stride[1] + kc * geometry.dilation[1]
             expected[o, row, column] += weight[o, i, kr, kc] * padded[first + i, h, w]
 
-    sums = accumulate(IntegerSynapses("w", "a", "b", weight, geometry), x, expected.shape)
+    sums = accumulate(
+        IntegerSynapses("w", "a", "b", weight, geometry), x, (x.shape[1:], expected.shape)
+    )
 
     np.testing.assert_array_equal(sums[0], expected)
 
@@ -200,3 +212,261 @@ def test_samples_are_independent(one_layer: Callable[..., IntegerNetwork]) -> No
     alone = execute(network, {"in": spikes[129:]}, samples=1, steps=7, record=["out"])
 
     np.testing.assert_array_equal(together.spikes["out"][129:], alone.spikes["out"])
+
+
+def test_the_tet_neuron_that_subtracts_in_units_of_ten() -> None:
+    """v: 6, 3 + 8 = 11 leaves 1, .5, .25 + 10 leaves .25, .125 + 12 leaves 2.125, 1.0625 + 20."""
+    current = state()
+    subtracting = neurons(threshold=10, reset="subtract")
+    spikes, before, after = [], [], []
+    for arriving in (6, 8, 0, 10, 12, 20):
+        fired, membrane = step_neurons(subtracting, current, np.array([arriving]))
+        spikes.append(int(fired[0]))
+        before.append(int(membrane[0]))
+        after.append(int(current.v[0]))
+
+    assert spikes == [0, 1, 0, 1, 1, 1]
+    assert before == [384, 704, 32, 656, 776, 1348]
+    assert after == [384, 64, 32, 16, 136, 708]
+
+
+def test_a_start_is_added_at_the_first_step_of_every_sample(one_layer: OneLayer) -> None:
+    """6 + 5 is above 10 at the first step only; in the second step it would be 6 alone."""
+    network = one_layer([[6]], threshold=10, start=[5 * 64])
+    spikes = np.ones((2, 2, 1), np.int64)
+
+    trace = execute(
+        network,
+        {"in": spikes},
+        samples=2,
+        steps=2,
+        record=["out", "membrane/out"],
+        before_reset=True,
+    )
+
+    assert trace.spikes["out"].ravel().tolist() == [1, 0, 1, 0]
+    assert trace.membrane["out"].ravel().tolist() == [11 * 64, 6 * 64] * 2
+
+
+def test_a_pulse_is_input_of_the_first_step_of_every_sample(one_layer: OneLayer) -> None:
+    """The current keeps half of it (du 2047): 8, 4, 2 weight units; the membrane keeps nothing."""
+    network = one_layer([[100]], du=2047, dv=4096, pulse=[8])
+
+    trace = execute(
+        network,
+        {"in": np.zeros((2, 3, 1), np.int64)},
+        samples=2,
+        steps=3,
+        record=["membrane/out"],
+    )
+
+    assert trace.membrane["out"].ravel().tolist() == [512, 256, 128] * 2
+
+
+def test_a_current_with_memory_outlives_spikes_and_resets(one_layer: OneLayer) -> None:
+    """One spike of weight 8 is 8, 4, 2, 1 in the current; the membrane is reset above 3."""
+    network = one_layer([[8]], du=2047, dv=0, threshold=3)
+    spikes = np.array([1, 0, 0, 0]).reshape(1, 4, 1)
+
+    trace = execute(
+        network,
+        {"in": spikes},
+        samples=1,
+        steps=4,
+        record=["out", "membrane/out"],
+        before_reset=True,
+    )
+
+    assert trace.membrane["out"].ravel().tolist() == [8 * 64, 4 * 64, 2 * 64, 3 * 64]
+    assert trace.spikes["out"].ravel().tolist() == [1, 1, 0, 0]
+
+
+def test_leaks_and_thresholds_of_each_neuron(one_layer: OneLayer) -> None:
+    """All get 4 a step: one adds up 4 8 12, one has 4 6 7, one forgets; 7 is not above 7."""
+    network = one_layer([[4], [4], [4]], dv=[0, 2048, 4096], threshold=[9, 7, 3])
+    ones = np.ones((1, 3, 1), np.int64)
+
+    trace = execute(
+        network,
+        {"in": ones},
+        samples=1,
+        steps=3,
+        record=["out", "membrane/out"],
+        before_reset=True,
+    )
+
+    assert (trace.membrane["out"][0] // 64).T.tolist() == [[4, 8, 12], [4, 6, 7], [4, 4, 4]]
+    assert trace.spikes["out"][0].T.tolist() == [[0, 0, 1], [0, 0, 0], [1, 1, 1]]
+
+
+def test_currents_of_each_neuron(one_layer: OneLayer) -> None:
+    network = one_layer([[8], [8]], du=[4095, 2047], dv=4096)
+    spikes = np.array([1, 0, 0]).reshape(1, 3, 1)
+
+    trace = execute(network, {"in": spikes}, samples=1, steps=3, record=["membrane/out"])
+
+    assert (trace.membrane["out"][0] // 64).T.tolist() == [[8, 0, 0], [8, 4, 2]]
+
+
+@pytest.fixture
+def population() -> Callable[..., IntegerNeurons]:
+    """Makes neurons without memory that fire above 10, or show something else."""
+
+    def make(name: str, **changes: Any) -> IntegerNeurons:
+        return neurons(**{"name": name, "dv": 4096, "threshold": 10, **changes})
+
+    return make
+
+
+@pytest.fixture
+def wired() -> Callable[..., IntegerNetwork]:
+    """Makes a network of populations, and of synapses (source, target, weight[, delay])."""
+
+    def make(
+        populations: list[IntegerPopulation], joins: list[Any], **outputs: str
+    ) -> IntegerNetwork:
+        synapses = tuple(
+            IntegerSynapses(
+                f"{source}>{target}",
+                source,
+                target,
+                np.array(weight),
+                delay=np.array(delay[0] if delay else 0),
+            )
+            for source, target, weight, *delay in joins
+        )
+        return IntegerNetwork(tuple(populations), synapses, outputs)
+
+    return make
+
+
+def source(name: str, size: int = 1) -> IntegerInput:
+    return IntegerInput(name, (size,), 1.0, -9, 9, True)
+
+
+def test_a_relay_sends_sums_in_the_same_step(
+    population: Callable[..., IntegerNeurons], wired: Callable[..., IntegerNetwork]
+) -> None:
+    network = wired(
+        [source("a"), source("b"), IntegerRelay("a+b", (1,), 2), population("out")],
+        [("a", "a+b", [[1]]), ("b", "a+b", [[1]]), ("a+b", "out", [[6]])],
+        out="out",
+    )
+    values = {"a": np.array([0, 1, 1]), "b": np.array([0, 0, 1])}
+
+    trace = execute(
+        network,
+        {name: each.reshape(1, 3, 1) for name, each in values.items()},
+        samples=1,
+        steps=3,
+        record=["a+b", "out"],
+    )
+
+    assert trace.spikes["a+b"].ravel().tolist() == [0, 1, 2]
+    assert trace.outputs["out"].ravel().tolist() == [0, 0, 1]
+    assert "a+b" not in trace.counters
+
+
+def test_a_delay_of_each_synapse(
+    population: Callable[..., IntegerNeurons], wired: Callable[..., IntegerNetwork]
+) -> None:
+    """Both inputs fire once, at the first step: 1 at once and 2 a step later; 8 at once, 4 after 2."""
+    network = wired(
+        [source("in", 2), population("out", shape=(2,), threshold=100)],
+        [("in", "out", [[1, 2], [4, 8]], [[0, 1], [2, 0]])],
+        out="out",
+    )
+    spikes = np.array([[[1, 1], [0, 0], [0, 0]]])
+
+    trace = execute(network, {"in": spikes}, samples=1, steps=3, record=["membrane/out"])
+
+    assert (trace.membrane["out"][0] // 64).T.tolist() == [[1, 2, 0], [8, 0, 4]]
+
+
+def test_delays_of_synapses_are_shifted_apart(one_layer: OneLayer) -> None:
+    """-3 >> 1 twice is -4; of one sum, -6 >> 1 would be -3."""
+    network = one_layer([[-3, -3]], delay=[[0, 1]], dv=4096)
+    halved = replace(network, synapses=(replace(network.synapses[0], exponent=-1),))
+    spikes = np.array([[[0, 1], [1, 0]]])
+
+    trace = execute(halved, {"in": spikes}, samples=1, steps=2, record=["membrane/out"])
+
+    assert trace.membrane["out"].ravel().tolist() == [0, -4 * 64]
+
+
+def test_feedback_carries_the_spikes_of_the_step_before(
+    population: Callable[..., IntegerNeurons], wired: Callable[..., IntegerNetwork]
+) -> None:
+    """a wakes b in the same step, b wakes a in the next, and holds itself back two steps later."""
+    network = wired(
+        [source("in"), population("a"), population("b")],
+        [("in", "a", [[11]]), ("a", "b", [[11]]), ("b", "a", [[11]], 1), ("b", "b", [[-4]], 2)],
+        out="b",
+    )
+    spikes = np.array([[0, 1, 0, 0, 0], [0, 0, 0, 0, 1]]).reshape(2, 5, 1)
+
+    trace = execute(network, {"in": spikes}, samples=2, steps=5, record=["a", "b"])
+
+    assert trace.spikes["a"][..., 0].tolist() == [[0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]
+    assert trace.spikes["b"][..., 0].tolist() == [[0, 1, 1, 0, 0], [0, 0, 0, 0, 1]]
+
+
+def test_several_inputs_and_outputs_of_every_kind(
+    population: Callable[..., IntegerNeurons], wired: Callable[..., IntegerNetwork]
+) -> None:
+    """Spikes; what arrives plus the bias, in state units; and a membrane that adds up."""
+    silent = {"threshold": 131071, "bias_mantissa": np.array([5])}
+    network = wired(
+        [
+            source("left"),
+            source("right"),
+            population("fired"),
+            population("arrived", shows="input", **silent),
+            population("added", shows="membrane", dv=0, **silent),
+        ],
+        [
+            ("left", "fired", [[5]]),
+            ("right", "fired", [[2]]),
+            ("right", "arrived", [[3]]),
+            ("left", "added", [[1]]),
+        ],
+        spikes="fired",
+        values="arrived",
+        sums="added",
+        again="fired",
+    )
+    values = {"left": np.array([2, 2, -1]), "right": np.array([0, 1, 2])}
+
+    trace = execute(
+        network,
+        {name: each.reshape(1, 3, 1) for name, each in values.items()},
+        samples=1,
+        steps=3,
+    )
+
+    shown = {name: each.ravel().tolist() for name, each in trace.outputs.items()}
+    assert shown == {
+        "spikes": [0, 1, 0],
+        "values": [5, 3 * 64 + 5, 6 * 64 + 5],
+        "sums": [2 * 64 + 5, 4 * 64 + 10, 3 * 64 + 15],
+        "again": [0, 1, 0],
+    }
+
+
+def test_a_convolution_sees_its_populations_in_its_own_views() -> None:
+    """Six values in a row are an image of 2 x 3: the kernel adds what is above each other."""
+    network = IntegerNetwork(
+        (source("in", 6), neurons(name="out", shape=(3,), dv=4096)),
+        (
+            IntegerSynapses(
+                "w", "in", "out", np.ones((1, 1, 2, 1), np.int64), Geometry(),
+                source_view=(1, 2, 3), target_view=(1, 1, 3),
+            ),
+        ),
+        {"out": "out"},
+    )  # fmt: skip
+    values = np.array([[[1, 2, 3, 4, 5, 6]]])
+
+    trace = execute(network, {"in": values}, samples=1, steps=1, record=["membrane/out"])
+
+    assert (trace.membrane["out"][0, 0] // 64).tolist() == [5, 7, 9]

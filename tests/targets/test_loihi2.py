@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from neurocompile_fixedpoint.engine import accumulate
 from neurocompile_loihi2 import interpreter, run
-from neurocompile_loihi2.lower import TARGET, channels_first, channels_last, lower
+from neurocompile_loihi2.lower import TARGET, lower
 from neurocompile_loihi2.run import LavaExecutor, main
 
 from neurocompile.data import InputRange
@@ -97,67 +98,40 @@ def traces_of(directory: str, prefix: str) -> list[str]:
     return found
 
 
-def test_layout_is_channels_last_with_flipped_kernels(program: Program) -> None:
-    layout, arrays = lower(program)
-    ours = {group.name: group.weight for group in program.network.synapses}
+def test_layout_lists_processes_and_keeps_the_integers(program: Program) -> None:
+    lowering = lower(program)
+    layout = lowering.layout
 
-    assert layout["populations"][1]["shape"] == [4, 4, 3]
-    kernel = arrays["weight/conv"]
-    assert kernel.shape == (3, 3, 3, 2)
-    assert kernel[2, 0, 1, 1] == ours["conv"][2, 1, 2, 1]
-    column = (1 * 4 + 2) * 3 + 0  # h 1, w 2, c 0
-    assert arrays["weight/fc"][4, column] == ours["fc"].reshape(5, 3, 4, 4)[4, 0, 1, 2]
-    assert layout["populations"][1]["process"] == "LIFReset"
-
-
-def test_channels_last_and_first_undo_each_other() -> None:
-    values = np.arange(48).reshape(2, 2, 3, 4)
-
-    assert channels_last(values, 3).shape == (2, 3, 4, 2)
-    np.testing.assert_array_equal(channels_first(channels_last(values, 3), 3), values)
+    assert [entry["process"] for entry in layout["populations"]] == ["LIFReset", "LIFReset"]
+    assert layout["populations"][0]["shape"] == [3, 4, 4]
+    assert layout["connections"][0]["target_view"] == [3, 4, 4]
+    assert [entry["process"] for entry in layout["connections"]] == ["Convolution", "Dense"]
+    for group in program.network.synapses:
+        np.testing.assert_array_equal(lowering.arrays[f"weight/{group.name}"], group.weight)
+    assert lowering.notes == ()
 
 
-def test_delays_are_refused_by_name(program: Program) -> None:
-    group = program.network.synapses[1]
-    delayed = IntegerSynapses(
-        group.name, group.source, group.target, group.weight, delay=np.array(3)
-    )
-    changed = Program(
-        **{
-            **{
-                name: getattr(program, name)
-                for name in (
-                    "target",
-                    "options",
-                    "schedule",
-                    "bounds",
-                    "steps",
-                    "native_steps",
-                    "facts",
-                )
-            },
-            "network": type(program.network)(
-                program.network.populations,
-                (program.network.synapses[0], delayed),
-                program.network.outputs,
-            ),
-        }
-    )
-
-    (problem,) = TARGET.check(changed)
-
-    assert str(problem) == "layer 'fc' needs synapses without delays, but the longest is 3 steps"
-
-
-def test_strides_beyond_lavas_int8_are_refused(
-    lif: Callable[..., LIF], chain: Callable[..., Network]
+@pytest.mark.parametrize(
+    ("weight", "shape", "geometry"),
+    [
+        (np.ones((1, 1, 1, 1)), (1, 201, 201), {"stride": (200, 200)}),
+        (np.ones((128, 1, 1, 1)), (128, 2, 2), {"groups": 128}),
+    ],
+)
+def test_convolutions_beyond_lavas_int8_are_refused(
+    lif: Callable[..., LIF],
+    chain: Callable[..., Network],
+    weight: Any,
+    shape: tuple[int, ...],
+    geometry: dict[str, Any],
 ) -> None:
-    conv = Conv2d(np.ones((1, 1, 1, 1)), np.zeros(1), stride=(200, 200))
-    network = chain((1, 201, 201), {"conv": conv, "lif": lif((1, 2, 2))})
+    conv = Conv2d(weight, np.zeros(len(weight)), **geometry)
+    network = chain(shape, {"conv": conv, "lif": lif((len(weight), 2, 2))})
 
     compile_network(network, TARGET, CompileOptions())
     with pytest.raises(
-        UnsupportedError, match="layer 'conv' needs strides, paddings and dilations up to 127"
+        UnsupportedError,
+        match="layer 'conv' needs strides, paddings, dilations, kernels and groups up to 127",
     ):
         compile_network(network, TARGET, CompileOptions(target_options={"convolution": "conv"}))
 
@@ -187,20 +161,14 @@ def test_an_unrolled_convolution_is_the_convolution(data: Any) -> None:
             strict=True,
         )
     ]
-    expected = accumulate(IntegerSynapses("w", "a", "b", weight, geometry), x, (out, *shape))[0]
+    views = ((channels, 7, 6), (out, shape[0], shape[1]))
+    expected = accumulate(IntegerSynapses("w", "a", "b", weight, geometry), x, views)[0]
 
-    matrix = unroll(
-        weight.transpose(0, 2, 3, 1)[:, ::-1, ::-1],
-        (7, 6, channels),
-        (shape[0], shape[1], out),
-        stride=geometry.stride,
-        padding=geometry.padding,
-        dilation=geometry.dilation,
-        groups=groups,
-    )
+    matrix = unroll(weight, *views, **asdict(geometry))
 
-    result = (matrix @ channels_last(x, 3).ravel()).reshape(*shape, out)
-    np.testing.assert_array_equal(channels_first(result, 3), expected)
+    np.testing.assert_array_equal(matrix @ x.ravel(), expected.ravel())
+    assert matrix.nnz == np.count_nonzero(matrix.data)
+    assert matrix.has_canonical_format  # columns ascend, none twice
 
 
 @pytest.mark.lava

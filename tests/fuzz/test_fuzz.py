@@ -1,0 +1,345 @@
+"""
+Random legal networks: every pass keeps the spikes, every target fires those of the definition.
+
+`make fuzz` draws ten times as many, from a new seed that it prints; NEUROCOMPILE_FUZZ is the factor.
+Failures are shrunk by Hypothesis, and end as cases of `test_regressions.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from neurocompile import pipeline
+from neurocompile.errors import EquivalenceError, RangeError
+from neurocompile.integer import IntegerNetwork
+from neurocompile.ir import Input, Network
+from neurocompile.passes.schedule import schedule
+from neurocompile.pipeline import CompileOptions, compile_network
+from neurocompile.populations import PopulationNetwork, SpikingPopulation
+from neurocompile.program import Program, load
+from neurocompile.stages import Stage
+from neurocompile.target import find, installed
+from neurocompile.validation import probe_inputs, run_stage
+
+FACTOR = int(os.environ.get("NEUROCOMPILE_FUZZ", "1"))
+THROUGH_FIXEDPOINT = 500 * FACTOR
+THROUGH_LAVA = 60 * FACTOR
+WITH_A_FAULT = 60
+SAMPLES = 3
+
+Draw = Callable[[Any], Network]
+
+
+def examples(count: int) -> settings:
+    """Return settings for `count` random networks: the same ones in each CI run, new ones in `make fuzz`."""
+    return settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=FACTOR == 1,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+
+
+def options_of(data: Any, name: str, network: Network) -> CompileOptions:
+    def choose(label: str, *options: Any) -> Any:
+        return data.draw(st.sampled_from(options), label=label)
+
+    ranges = [node.range for node in network.nodes.values() if isinstance(node, Input)]
+    analogue = any(values and values.minimum < 0 for values in ranges)
+    return CompileOptions(
+        weight_bits=choose("bits", 8, 8, 4, 2),
+        first_layer=choose("first layer", "auto", "graded", "host") if analogue else "auto",
+        sums=choose("sums", "auto", "graded", "duplicate"),
+        validate=True,
+        target_options={
+            option: choose(option, *choice.choices) for option, choice in find(name).options.items()
+        },
+    )
+
+
+def streamed(network: Network) -> dict[str, NDArray[np.float64]]:
+    """Return several samples on the grid of each input."""
+    steps = network.steps or 4
+    return {
+        name: values[-SAMPLES:] for name, values in probe_inputs(network, None, steps=steps).items()
+    }
+
+
+def compiled(network: Network, name: str, options: CompileOptions) -> Program | None:
+    """Return the program, or None where no integers are small enough for the proof."""
+    try:
+        return compile_network(network, find(name), options)
+    except RangeError:
+        return None
+
+
+@examples(THROUGH_FIXEDPOINT)
+@given(data=st.data())
+def test_every_pass_keeps_the_spikes_of_random_networks(data: Any, draw_topology: Draw) -> None:
+    network = draw_topology(data)
+
+    program = compiled(network, "fixedpoint", options_of(data, "fixedpoint", network))
+
+    if program is None:
+        return
+    reports = [PassReportView(report) for report in program.facts["validation"]["passes"]]
+    assert [report.name for report in reports] == list(pipeline.PASSES[1:])
+    assert all(report.mismatches == report.ties == 0 for report in reports if report.exact)
+    assert reports[0].slots > 0
+    assert schedule(program.network) == program.schedule
+    waits = [program.schedule.wait(group) for group in program.network.synapses]
+    assert all((wait >= 0).all() for wait in waits)
+
+
+class PassReportView:
+    """The report of one pass, as the program stores it."""
+
+    def __init__(self, report: dict[str, Any]) -> None:
+        self.name: str = report["pass"]
+        self.exact: bool = report["exact"]
+        self.slots: int = report["slots"]
+        self.mismatches: int = report["mismatches"]
+        self.ties: int = report["ties"]
+
+
+@examples(40)
+@given(data=st.data())
+def test_random_programs_reload_identically(
+    data: Any, draw_topology: Draw, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    network = draw_topology(data)
+    program = compiled(network, "loihi2", options_of(data, "loihi2", network))
+    if program is None:
+        return
+    directory = tmp_path_factory.mktemp("program") / "p"
+    program.save(directory)
+
+    loaded = load(directory)
+    loaded.save(directory.with_name("again"))
+
+    for file in directory.iterdir():
+        assert file.read_bytes() == (directory.with_name("again") / file.name).read_bytes()
+    assert (loaded.schedule, loaded.bounds) == (program.schedule, program.bounds)
+    assert json.loads((directory / "program.json").read_text())["version"] == 2
+    inputs = streamed(network)
+    one, two = (item.run(inputs, "all", on="fixedpoint") for item in (program, loaded))
+    for name, values in one.outputs.items():
+        np.testing.assert_array_equal(values, two.outputs[name])
+    for name, spikes in one.spikes.items():
+        np.testing.assert_array_equal(spikes, two.spikes[name])
+
+
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.lava if name == "loihi2" else [])
+    for name in installed()
+    if name != "fixedpoint"
+]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@examples(THROUGH_LAVA)
+@given(data=st.data())
+def test_targets_fire_the_spikes_of_the_definition(
+    data: Any, name: str, draw_topology: Draw
+) -> None:
+    """Every layer, sums included, at every step of several samples that stream through one runtime."""
+    network = draw_topology(data)
+    program = compiled(network, name, replace(options_of(data, name, network), validate=False))
+    if program is None:
+        return
+    inputs = streamed(network)
+    layers = [
+        item.name for item in program.network.populations if item not in program.network.inputs
+    ]
+    shown = [neurons.name for neurons in program.network.neurons if neurons.readout]
+    record = [layer for layer in layers if layer not in shown]
+    record += [f"membrane/{neurons.name}" for neurons in program.network.neurons]
+
+    with program:
+        ours = program.run(inputs, record)
+        definition = program.run(inputs, record, on="fixedpoint")
+
+    for output, values in definition.outputs.items():
+        np.testing.assert_array_equal(ours.outputs[output], values, err_msg=output)
+    for layer, spikes in definition.spikes.items():
+        np.testing.assert_array_equal(ours.spikes[layer], spikes, err_msg=layer)
+    for layer, membrane in definition.membrane.items():
+        np.testing.assert_array_equal(ours.membrane[layer], membrane, err_msg=layer)
+
+
+# The harness itself: a fault planted in any exact pass must be seen.
+
+
+def drop_bias(network: PopulationNetwork) -> PopulationNetwork:
+    return with_neurons(network, lambda item: replace(item, bias=0 * item.bias))
+
+
+def raise_threshold(network: PopulationNetwork) -> PopulationNetwork:
+    return with_neurons(network, lambda item: replace(item, threshold=item.threshold + 1 / 8))
+
+
+def forget_start(network: PopulationNetwork) -> PopulationNetwork:
+    return with_neurons(network, lambda item: replace(item, start=0 * item.start))
+
+
+def leak_more(network: PopulationNetwork) -> PopulationNetwork:
+    return with_neurons(network, lambda item: replace(item, decay=item.decay / 2))
+
+
+def reset_to_zero(network: PopulationNetwork) -> PopulationNetwork:
+    return with_neurons(network, lambda item: replace(item, reset="zero"))
+
+
+def with_neurons(
+    network: PopulationNetwork, change: Callable[[SpikingPopulation], SpikingPopulation]
+) -> PopulationNetwork:
+    return replace(
+        network,
+        populations=tuple(
+            change(item) if isinstance(item, SpikingPopulation) else item
+            for item in network.populations
+        ),
+    )
+
+
+def lose_delays(network: PopulationNetwork) -> PopulationNetwork:
+    """Feedback keeps one step, or the stage would be illegal."""
+    return replace(
+        network,
+        synapses=tuple(
+            replace(group, delay=np.minimum(group.delay, 1)) for group in network.synapses
+        ),
+    )
+
+
+def transpose_weights(network: PopulationNetwork) -> PopulationNetwork:
+    def flipped(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.ascontiguousarray(weight[..., ::-1])
+
+    return replace(
+        network,
+        synapses=tuple(
+            replace(group, operator=replace(group.operator, weight=flipped(group.operator.weight)))
+            for group in network.synapses
+        ),
+    )
+
+
+FAULTS = {
+    "drop_bias": drop_bias,
+    "raise_threshold": raise_threshold,
+    "forget_start": forget_start,
+    "leak_more": leak_more,
+    "reset_to_zero": reset_to_zero,
+    "lose_delays": lose_delays,
+    "transpose_weights": transpose_weights,
+}
+
+
+def skip(network: Network) -> Network:
+    """A pass that forgets its work."""
+    return network
+
+
+@pytest.mark.parametrize("pass_name", ["assemble", "share_sums"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_planted_in_a_pass_is_caught(
+    fault: str, pass_name: str, draw_topology: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original: Callable[..., Any] = getattr(pipeline, pass_name)
+
+    def faulty(*arguments: Any, **options: Any) -> Any:
+        result = original(*arguments, **options)
+        if isinstance(result, tuple):
+            return (FAULTS[fault](result[0]), *result[1:])
+        return FAULTS[fault](result)
+
+    monkeypatch.setattr(pipeline, pass_name, faulty)
+    outcomes: Counter[str] = Counter()
+
+    @examples(WITH_A_FAULT)
+    @given(data=st.data())
+    def compile_some(data: Any) -> None:
+        network = draw_topology(data)
+        try:
+            compiled(network, "fixedpoint", CompileOptions(validate=True))
+        except EquivalenceError as error:
+            named = f"after pass '{pass_name}'" in str(error)
+            outcomes["caught" if named else "blamed another"] += 1
+        else:
+            outcomes["passed"] += 1  # the fault may change nothing in this network
+
+    compile_some()
+    assert outcomes["caught"] > 0, outcomes
+    assert not outcomes["blamed another"], outcomes
+
+
+@pytest.mark.parametrize("pass_name", ["lower_max_pooling", "lower_thresholds", "shift_resets"])
+def test_a_pass_that_does_nothing_is_caught_by_the_table_of_stages(
+    pass_name: str, draw_topology: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, pass_name, skip)
+    outcomes: Counter[str] = Counter()
+
+    @examples(WITH_A_FAULT)
+    @given(data=st.data())
+    def compile_some(data: Any) -> None:
+        network = draw_topology(data)
+        try:
+            compiled(network, "fixedpoint", CompileOptions(validate=True))
+        except AssertionError as error:
+            named = f"after '{pass_name}', layer" in str(error)
+            outcomes["caught" if named else "blamed another"] += 1
+
+    compile_some()
+    assert outcomes["caught"] > 0, outcomes
+    assert not outcomes["blamed another"], outcomes
+
+
+def test_a_fault_in_the_integers_is_measured(draw_topology: Draw) -> None:
+    """A lossy pass has no spike to keep, but its budget shows what it did."""
+    shares: list[tuple[float, float]] = []
+
+    @examples(20)
+    @given(data=st.data())
+    def compare(data: Any) -> None:
+        network = draw_topology(data)
+        stages: dict[str, Stage] = {}
+        try:
+            program = compile_network(
+                network,
+                find("fixedpoint"),
+                CompileOptions(validate=True),
+                observe=lambda name, stage: stages.update({name: stage}),
+            )
+        except RangeError:
+            return
+        integers = stages["quantise"]
+        assert isinstance(integers, IntegerNetwork)
+        worse = replace(
+            integers,
+            synapses=tuple(replace(group, weight=-group.weight) for group in integers.synapses),
+        )
+        inputs = probe_inputs(network, None, steps=network.steps or 4)
+        before, after = run_stage(stages["share_sums"], inputs), run_stage(worse, inputs)
+        wrong = [
+            float((before.spikes[layer] != after.spikes[layer]).mean()) for layer in before.spikes
+        ]
+        measured = PassReportView(program.facts["validation"]["passes"][-1])
+        shares.append((measured.mismatches / max(1, measured.slots), float(np.mean(wrong or [0]))))
+
+    compare()
+    own, planted = np.mean(shares, axis=0)
+    assert own < 0.05 < planted

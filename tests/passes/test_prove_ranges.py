@@ -1,0 +1,338 @@
+"""The range proof: by hand, and that it is never wrong on random networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from neurocompile_fixedpoint.engine import NeuronState, execute, step_neurons
+from neurocompile_loihi2.limits import LIMITS
+from numpy.typing import NDArray
+
+from neurocompile.errors import RangeError
+from neurocompile.integer import (
+    IntegerInput,
+    IntegerNetwork,
+    IntegerNeurons,
+    IntegerRelay,
+    IntegerSynapses,
+    to_payload,
+)
+from neurocompile.ir import Input, Network
+from neurocompile.passes.assemble import assemble
+from neurocompile.passes.prove_ranges import geometric, prove_ranges
+from neurocompile.passes.quantise import quantise
+
+OneLayer = Callable[..., IntegerNetwork]
+
+
+def neurons_of(network: IntegerNetwork, name: str) -> IntegerNeurons:
+    neurons = network[name]
+    assert isinstance(neurons, IntegerNeurons)
+    return neurons
+
+
+def test_the_proof_names_every_layer_and_by_how_much(
+    one_layer: Callable[..., IntegerNetwork],
+) -> None:
+    network = one_layer(np.full((1, 2000), 254), threshold=200_000, bias=5000, bias_exponent=6)
+
+    with pytest.raises(RangeError) as raised:
+        prove_ranges(network, LIMITS, steps=4)
+
+    text = str(raised.value)
+    assert (
+        "layer 'out' needs an input sum of at most 131071, but it can reach 508000 within 4 steps"
+        in text
+    )
+    assert "must shrink by a factor of 3.88" in text
+    assert "needs a threshold from 0 to 131071, but it is 200000" in text
+    assert "needs bias mantissas from -4096 to 4095, but it is 5000" in text
+
+
+def test_odd_weights_and_weights_beyond_eight_bits_are_refused(
+    one_layer: Callable[..., IntegerNetwork],
+) -> None:
+    with pytest.raises(
+        RangeError,
+        match="layer 'w' needs weights that are multiples of 2, or from 0 to 255, but they reach "
+        "from -1 to 3",
+    ):
+        prove_ranges(one_layer([[3, -1]]), LIMITS, steps=1)
+    with pytest.raises(RangeError, match="or from 0 to 255, but they reach from 257 to 257"):
+        prove_ranges(one_layer([[257]]), LIMITS, steps=1)
+    with pytest.raises(
+        RangeError, match="layer 'w' needs weights from -256 to 254, but they reach from 256 to 256"
+    ):
+        prove_ranges(one_layer([[256]]), LIMITS, steps=1)
+
+
+@given(data=st.data())
+def test_what_is_proven_never_leaves_its_range(
+    data: Any,
+    draw_network: Callable[..., Network],
+    draw_inputs: Callable[..., NDArray[np.float64]],
+) -> None:
+    network = draw_network(data)
+    inputs = draw_inputs(data, network)
+    bits = data.draw(st.integers(2, 8), label="bits")
+    node = network.nodes["input"]
+    assert isinstance(node, Input)
+    choices = ["auto", "graded", "host"] if node.range else ["auto"]
+    first_layer = data.draw(st.sampled_from(choices), label="first layer")
+    steps = inputs.shape[1]
+
+    quantised = quantise(
+        assemble(network), LIMITS, weight_bits=bits, steps=steps, first_layer=first_layer
+    ).network
+    bounds = {bound.layer: bound for bound in prove_ranges(quantised, LIMITS, steps=steps)}
+    names = [neurons.name for neurons in quantised.neurons]
+    trace = execute(
+        quantised,
+        {"input": to_payload(quantised.inputs[0], inputs)},
+        samples=len(inputs),
+        steps=steps,
+        record=[f"membrane/{name}" for name in names],
+        before_reset=True,
+    )
+
+    for name in names:
+        counts = trace.counters[name]
+        assert counts["current_wraps"] == counts["u_wraps"] == counts["v_saturations_low"] == 0
+        assert -trace.membrane[name].min() <= bounds[name].membrane
+        if neurons_of(quantised, name).readout:
+            assert counts["v_saturations_high"] == 0
+            assert trace.membrane[name].max() <= bounds[name].membrane
+
+
+@given(data=st.data())
+def test_any_neurons_stay_within_their_bounds(data: Any, one_layer: OneLayer) -> None:
+    """Mixed leaks and thresholds, feedback, either reset, a start and a pulse."""
+    generator = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    shows = data.draw(st.sampled_from(["spikes", "spikes", "membrane"]), label="shows")
+    reset = data.draw(st.sampled_from(["zero", "subtract"]), label="reset")
+    fires = shows == "spikes"
+    steps = data.draw(st.integers(1, 6), label="steps")
+    network = one_layer(
+        generator.integers(-64, 64, (3, 4)) * 2,
+        du=generator.choice([4095, 2047, 100, 0], 3),
+        dv=generator.choice([0, 1000, 4096], 3),
+        threshold=generator.integers(1, 200, 3) if fires else 131071,
+        bias=generator.integers(-200, 200, 3),
+        minimum=-3,
+        maximum=5,
+        shows=shows,
+        reset=reset if fires else "zero",
+        start=generator.integers(-9, 9, 3) * 64 if fires else 0,
+        pulse=generator.integers(-9, 9, 3),
+    )
+    if fires:
+        weight = generator.integers(-32, 32, (3, 3)) * 2
+        back = IntegerSynapses("back", "out", "out", weight, delay=np.array([1, 2, 1]))
+        network = replace(network, synapses=(*network.synapses, back))
+    (bound,) = prove_ranges(network, LIMITS, steps=steps)
+    inputs = generator.choice([-3, 0, 5], (20, steps, 4))
+
+    trace = execute(
+        network,
+        {"in": inputs},
+        samples=20,
+        steps=steps,
+        record=["membrane/out"],
+        before_reset=True,
+    )
+
+    counts = trace.counters["out"]
+    assert counts["current_wraps"] == counts["u_wraps"] == counts["v_saturations_low"] == 0
+    assert -trace.membrane["out"].min() <= bound.membrane
+    if not fires or reset == "subtract":
+        assert counts["v_saturations_high"] == 0
+        assert trace.membrane["out"].max() <= bound.membrane
+
+
+def with_feedback(network: IntegerNetwork, weight: int, delay: int) -> IntegerNetwork:
+    """Add synapses from `out` to itself."""
+    back = IntegerSynapses("back", "out", "out", np.array([[weight]]), delay=np.array(delay))
+    return replace(network, synapses=(*network.synapses, back))
+
+
+def test_a_bound_takes_each_sign_by_itself(one_layer: OneLayer) -> None:
+    """
+    Of 100 and -60 the sum reaches from -60 to 100 weight units.
+
+    A leak of 1/2 over 3 steps adds up 1 + 1/2 + 1/4: down to (-60 * 64 - 30) * 7/4 = -6772.5.
+    """
+    (bound,) = prove_ranges(one_layer([[100, -60]], bias=[-30], bias_exponent=0), LIMITS, steps=3)
+
+    assert (bound.current, bound.membrane, bound.silence) == (100, 6773, 0)
+    assert (bound.current_limit, bound.membrane_limit) == (131071, 2**23 - 1)
+
+
+def test_a_current_with_memory_adds_up(one_layer: OneLayer) -> None:
+    """du 2047 keeps 1/2: 100 * (1 + 1/2 + 1/4); below it -60 * 7/4 in u, and * 3 without a leak."""
+    (bound,) = prove_ranges(one_layer([[100, -60]], du=2047, dv=0), LIMITS, steps=3)
+
+    assert bound.current == 175
+    assert bound.membrane == 60 * 64 * 7 / 4 * 3
+
+
+def test_the_largest_of_many_neurons_counts(one_layer: OneLayer) -> None:
+    """The leakier neuron has the larger weights; the other one sums up more of its own."""
+    network = one_layer([[-10], [-16]], dv=np.array([0, 2048]))
+
+    (bound,) = prove_ranges(network, LIMITS, steps=3)
+
+    assert bound.membrane == max(10 * 64 * 3, 16 * 64 * 7 / 4)
+
+
+def test_a_readout_is_bounded_above_as_well(one_layer: OneLayer) -> None:
+    """Without a leak: 4 steps of 100 weight units and a bias of 64 state units."""
+    network = one_layer(
+        [[100]], dv=0, threshold=131071, bias=[64], bias_exponent=0, shows="membrane"
+    )
+
+    (bound,) = prove_ranges(network, LIMITS, steps=4)
+
+    assert (bound.membrane, bound.membrane_limit) == (4 * (6400 + 64), 131071 * 64)
+    ones = np.ones((1, 4, 1), np.int64)
+    trace = execute(network, {"in": ones}, samples=1, steps=4, record=["membrane/out"])
+    assert trace.membrane["out"].max() == bound.membrane
+
+
+def test_subtracting_neurons_are_bounded_above_as_well(one_layer: OneLayer) -> None:
+    """
+    30 weight units against a threshold of 10, without a leak.
+
+    Each of 3 steps leaves at most 20 over: 10 + 3 * 20, and 30 more arrive: 100. They reach 70.
+    """
+    network = one_layer([[30]], dv=0, threshold=10, reset="subtract")
+
+    (bound,) = prove_ranges(network, LIMITS, steps=3)
+
+    assert bound.membrane == 100 * 64
+    trace = execute(
+        network,
+        {"in": np.ones((1, 3, 1), np.int64)},
+        samples=1,
+        steps=3,
+        record=["membrane/out"],
+        before_reset=True,
+    )
+    assert trace.membrane["out"].ravel().tolist() == [30 * 64, 50 * 64, 70 * 64]
+
+
+def test_a_subtracting_neuron_that_would_saturate_is_refused(one_layer: OneLayer) -> None:
+    """A hard reset may saturate, above its threshold; what is left after a subtraction may not."""
+    wide = np.full((1, 500), 254)
+    prove_ranges(one_layer(wide, dv=0), LIMITS, steps=4)
+
+    with pytest.raises(RangeError, match="layer 'out' needs a membrane of at most 8388607"):
+        prove_ranges(one_layer(wide, dv=0, reset="subtract"), LIMITS, steps=4)
+
+
+def test_what_feeds_back_must_be_silenced_between_samples(one_layer: OneLayer) -> None:
+    """100 from outside, 60 from itself, 130 state units of bias (2.03, so 3), and 1 more: 164."""
+    network = with_feedback(one_layer([[100]], bias=[130], bias_exponent=0), weight=60, delay=1)
+
+    (bound,) = prove_ranges(network, LIMITS, steps=3)
+
+    assert (bound.silence, bound.current) == (164, 164)
+    at_its_threshold = NeuronState(np.array([0]), np.array([100 * 64]))
+    arriving = np.array([160 - bound.silence])
+    fired, _ = step_neurons(neurons_of(network, "out"), at_its_threshold, arriving)
+    assert fired.tolist() == [0]
+
+
+def test_silence_lasts_as_long_as_the_longest_delay(one_layer: OneLayer) -> None:
+    """The current keeps half: p = 100 * 3/2 over 2 steps; 151 on two steps: 151 * 3/2 = 226.5."""
+    network = with_feedback(one_layer([[100]], du=2047), weight=0, delay=2)
+
+    (bound,) = prove_ranges(network, LIMITS, steps=2)
+
+    assert (bound.silence, bound.current) == (151, 227)
+
+
+def test_only_what_is_heard_later_needs_silence(
+    one_layer: OneLayer, integer_neurons: Callable[..., IntegerNeurons]
+) -> None:
+    one = one_layer([[100]])
+    last = integer_neurons("last")
+    late = IntegerSynapses("late", "out", "last", np.array([[10]]), delay=np.array(1))
+    network = replace(one, populations=(*one.populations, last), synapses=(*one.synapses, late))
+
+    silence = {bound.layer: bound.silence for bound in prove_ranges(network, LIMITS, steps=2)}
+
+    assert silence == {"out": 101, "last": 0}
+
+
+@pytest.fixture
+def summed(integer_neurons: Callable[..., IntegerNeurons]) -> Callable[..., IntegerNetwork]:
+    """Makes two inputs of one spike each, their sum, and a layer that hears it."""
+
+    def make(largest: int, weight: int = 1) -> IntegerNetwork:
+        return IntegerNetwork(
+            (
+                IntegerInput("a", (1,), 1.0, 0, 1, True),
+                IntegerInput("b", (1,), 1.0, 0, 1, True),
+                IntegerRelay("a+b", (1,), largest),
+                integer_neurons("out"),
+            ),
+            (
+                IntegerSynapses("a>", "a", "a+b", np.array([[weight]])),
+                IntegerSynapses("b>", "b", "a+b", np.array([[1]])),
+                IntegerSynapses("w", "a+b", "out", np.array([[50]])),
+            ),
+            {"out": "out"},
+        )
+
+    return make
+
+
+def test_a_sum_counts_with_all_its_spikes(summed: Callable[..., IntegerNetwork]) -> None:
+    (bound,) = prove_ranges(summed(2), LIMITS, steps=1)
+
+    assert bound.current == 100
+
+
+def test_sums_that_their_relay_cannot_carry_are_refused(
+    summed: Callable[..., IntegerNetwork],
+) -> None:
+    with pytest.raises(
+        RangeError,
+        match=r"layer 'a\+b' needs sums from 0 to 1, as graded spikes carry them, but they can reach "
+        "from 0 to 2",
+    ):
+        prove_ranges(summed(1), LIMITS, steps=1)
+    with pytest.raises(RangeError, match="they can reach from -2 to 1"):
+        prove_ranges(summed(2, weight=-2), LIMITS, steps=1)
+    with pytest.raises(RangeError, match=r"needs sums from 0 to 255.*they can reach from 0 to 256"):
+        prove_ranges(summed(256, weight=255), LIMITS, steps=1)
+
+
+def test_a_pulse_is_part_of_the_current(one_layer: OneLayer) -> None:
+    """It comes once, but counts as if at every step: -40 * 3/2."""
+    network = one_layer([[-30]], du=2047, dv=4096, pulse=[-10])
+
+    (bound,) = prove_ranges(network, LIMITS, steps=2)
+
+    assert bound.current == 60
+    assert bound.membrane == 60 * 64
+
+
+def test_a_start_is_part_of_the_membrane(one_layer: OneLayer) -> None:
+    """Where the current forgets, the chip gets it as a pulse of current: 30 + 5."""
+    network = one_layer([[-30]], dv=4096, start=[-5 * 64])
+
+    (bound,) = prove_ranges(network, LIMITS, steps=2)
+
+    assert bound.current == 35
+    assert bound.membrane >= 35 * 64
+
+
+def test_a_geometric_sum_by_hand() -> None:
+    assert geometric(np.array([0.5, 1.0, 0.0, -0.25]), 3).tolist() == [1.75, 3, 1, 1]

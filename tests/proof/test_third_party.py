@@ -1,0 +1,86 @@
+"""Other people's recurrent graphs, on Lava, as their file names say they reset."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from neurocompile.frontend.from_nir import from_nir
+from neurocompile.ir import Network
+from neurocompile.pipeline import CompileOptions, compile_network
+from neurocompile.program import Program
+from neurocompile.target import find
+
+GRAPHS = (
+    Path(os.environ.get("NEUROCOMPILE_SHARED", Path(__file__).parents[3] / "shared"))
+    / "data"
+    / "nir"
+)
+RECURRENT = {
+    "braille_noDelay_bias_zero": "zero",
+    "braille_noDelay_noBias_subtract": "subtract",
+    "braille_zero_nested_subgraph": "zero",
+}
+STEPS = 100
+RATES = (0.0, 0.05, 0.2, 0.6)
+
+
+def graph(name: str) -> Network:
+    file = GRAPHS / f"{name}.nir"
+    if not file.is_file():
+        pytest.skip("the third-party graphs are not here")
+    return from_nir(file, dt=1e-4, reset=RECURRENT[name]).network
+
+
+def spikes(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    generator = np.random.default_rng(5)
+    return np.concatenate(
+        [(generator.random((1, STEPS, *shape)) < rate).astype(float) for rate in RATES]
+    )
+
+
+def identical(program: Program, inputs: NDArray[np.float64]) -> dict[str, NDArray[np.uint8]]:
+    record = ["all", "membrane/lif2"]
+    with program:
+        ours = program.run(inputs, record)
+        definition = program.run(inputs, record, on="fixedpoint")
+    np.testing.assert_array_equal(ours.output, definition.output)
+    for layer, fired in definition.spikes.items():
+        np.testing.assert_array_equal(ours.spikes[layer], fired, err_msg=layer)
+        assert 0 < fired.mean() < 0.9
+    np.testing.assert_array_equal(ours.membrane["lif2"], definition.membrane["lif2"])
+    return dict(definition.spikes)
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_recurrent_braille_network_fires_the_same_spikes_on_lava(name: str) -> None:
+    network = graph(name)
+    (shape,) = {network.shapes["input"]}
+
+    program = compile_network(network, find("loihi2"), CompileOptions(validate=True, steps=STEPS))
+
+    assert (program.schedule.gap, program.schedule.stride) == (1, 1)
+    reports = program.facts["validation"]["passes"]
+    assert [report["mismatches"] for report in reports if report["exact"]] == [0] * 5
+    identical(program, spikes(shape))
+    microcode = [note for note in program.facts["notes"] if "needs microcode on silicon" in note]
+    assert len(microcode) == (2 if RECURRENT[name] == "subtract" else 0)
+
+
+def test_the_nested_graph_is_the_flat_one() -> None:
+    flat, nested = (graph(name) for name in list(RECURRENT)[::2])
+    inputs = spikes(flat.shapes["input"])
+
+    one, two = (
+        compile_network(network, find("fixedpoint"), CompileOptions(steps=STEPS)).run(inputs, "all")
+        for network in (flat, nested)
+    )
+
+    np.testing.assert_array_equal(one.output, two.output)
+    np.testing.assert_array_equal(one.spikes["lif1.lif"], two.spikes["lif1.lif1"])
+    assert one.spikes["lif2"].any()
