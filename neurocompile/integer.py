@@ -88,7 +88,7 @@ class IntegerNeurons:
 
     `du`, `dv` and `threshold` are one number each, as the chip wants them, or arrays that broadcast to
     `shape`, which a target splits into populations of equal neurons. `scale` is the number of weight
-    units in one unit of the float network's membrane. `reset` "zero" is Lava's LIF; "subtract" takes
+    units in one unit of the float network's membrane, which is v / (64 scale) + `origin`. `reset` "zero" is Lava's LIF; "subtract" takes
     the threshold off the membrane instead, which needs microcode on the chip. At the first step of each
     sample `pulse` (weight units) is added to the input sum, and `start` (state units, multiples of 64) to
     the membrane.
@@ -109,15 +109,26 @@ class IntegerNeurons:
     reset: Reset = "zero"
     start: Integer = field(default_factory=lambda: frozen_integers(0))
     pulse: Integer = field(default_factory=lambda: frozen_integers(0))
+    origin: NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
 
     def __post_init__(self) -> None:
         for name in ("du", "dv", "threshold", "bias_mantissa", "start", "pulse"):
             object.__setattr__(self, name, frozen_integers(getattr(self, name)))
+        origin = np.array(self.origin, dtype=np.float64)
+        origin.flags.writeable = False
+        object.__setattr__(self, "origin", origin)
 
     @property
     def readout(self) -> bool:
         """Whether the population never fires."""
         return self.shows != "spikes"
+
+    def in_source_units(self, states: NDArray[Any]) -> NDArray[np.float64]:
+        """Return membranes (..., *shape), in state units, as the source network counts them."""
+        result: NDArray[np.float64] = (
+            states / (self.scale * (1 << STATE_FRACTION_BITS)) + self.origin
+        )
+        return result
 
     @property
     def bias(self) -> Integer:

@@ -164,7 +164,8 @@ class LIF:
     """
     Leaky integrate-and-fire neurons, with a synaptic current where `current_decay` is given (CUBA).
 
-    All arrays have the shape of the population.
+    All arrays have the shape of the population. Passes may shift the membrane: what the source of the
+    network calls its membrane is u + `origin`.
     """
 
     decay: Float
@@ -175,6 +176,7 @@ class LIF:
     reset: Reset = "zero"
     current_decay: Float | None = None
     start: Float | None = None  # of the membrane, before the first step; None is 0
+    origin: Float | None = None  # None is 0
 
     def __post_init__(self) -> None:
         _own_arrays(self)
@@ -359,6 +361,11 @@ class Network:
                 yield Problem(
                     edge[0], "must be a layer of spiking neurons to feed back", f"to '{edge[1]}'"
                 )
+        for source, target in self.edges:
+            if isinstance(self.nodes.get(target), Input):
+                yield Problem(target, "must be fed from outside alone", f"'{source}' feeds it")
+            if isinstance(self.nodes.get(source), Output):
+                yield Problem(source, "must feed nothing", f"it feeds '{target}'")
         for name, node in self.nodes.items():
             if not isinstance(node, Input) and not any(target == name for _, target in self.edges):
                 yield Problem(name, "needs an input", "nothing feeds it")

@@ -18,7 +18,7 @@ Two convolutions (K1, S1, P1, D1), then (K2, S2, P2, D2), read their input at
 and are one convolution of stride S1 S2, padding P2 S1 + P1 and (K2 - 1) D2 S1 + (K1 - 1) D1 + 1 taps,
 with W2[i] W1[a] added at every tap i D2 S1 + a D1. One case is not equal: the padding of the second
 stands for zeros where the merged kernel would see real pixels through the first, if the first's windows
-overlap its border ((K1 - 1) D1 + 1 > S1 + P1) or leave pixels over at the far edge. Then the maps are
+overlap or leave pixels over at the far edge (out S1 - P1 < in, with `out` windows on `in` pixels). Then the maps are
 written out as a matrix, which is always exact.
 """
 
@@ -283,13 +283,9 @@ def _scale_inputs(conv: Conv2d, factors: Float) -> Conv2d:
 
 def _mergeable(first: Window, second: Window) -> bool:
     for axis in (0, 1):
-        conv, padding = first.conv, second.conv.padding[axis]
-        if padding == 0:
-            continue
-        reach = (conv.weight.shape[2 + axis] - 1) * conv.dilation[axis] + 1
-        stride, own = conv.stride[axis], conv.padding[axis]
-        left_over = first.target[1 + axis] * stride - own < first.source[1 + axis]
-        if reach > stride + own or left_over:
+        stride, padding = first.conv.stride[axis], first.conv.padding[axis]
+        left_over = first.target[1 + axis] * stride - padding < first.source[1 + axis]
+        if second.conv.padding[axis] > 0 and left_over:
             return False
     return True
 

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from neurocompile.errors import Problem, ProgramFormatError, raise_all
 from neurocompile.integer import (
     Geometry,
-    Integer,
     IntegerInput,
     IntegerNetwork,
     IntegerNeurons,
@@ -33,13 +32,9 @@ FORMAT = "neurocompile program"
 VERSION = 2
 MANIFEST = "program.json"
 
-NUMBER_OR_ARRAY = (
-    "du",
-    "dv",
-    "threshold",
-    "start",
-    "pulse",
-)  # fields that are one number, or one per neuron
+REAL = ("origin",)
+NUMBER_OR_ARRAY = ("du", "dv", "threshold", "start", "pulse", *REAL)
+"""Fields of neurons that are one number, or one per neuron; all but `REAL` are integers."""
 
 
 def seal(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
@@ -150,7 +145,9 @@ def _checksum_of(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _smallest_type(values: Integer) -> NDArray[Any]:
+def _smallest_type(values: NDArray[Any]) -> NDArray[Any]:
+    if values.dtype.kind == "f":
+        return values
     for dtype in (np.int8, np.int16, np.int32):
         information = np.iinfo(dtype)
         if values.size == 0 or (
@@ -174,13 +171,13 @@ def tensors_of(network: IntegerNetwork) -> dict[str, NDArray[Any]]:
     return {name: _smallest_type(values) for name, values in tensors.items()}
 
 
-def _tensor_entry(values: Integer) -> dict[str, Any]:
+def _tensor_entry(values: NDArray[Any]) -> dict[str, Any]:
     stored = _smallest_type(values)
     return {"shape": list(stored.shape), "dtype": str(stored.dtype)}
 
 
-def _number_or_tensor(values: Integer) -> Any:
-    return _tensor_entry(values) if values.ndim else int(values)
+def _number_or_tensor(values: NDArray[Any]) -> Any:
+    return _tensor_entry(values) if values.ndim else values.item()
 
 
 def _described_tensors(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
@@ -227,12 +224,14 @@ def _population(entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -
         )
     if entry["kind"] == "relay":
         return IntegerRelay(name, shape, int(entry["largest"]))
-    fields = {
-        field: tensors[f"{field}/{name}"].astype(np.int64)
-        if isinstance(entry[field], Mapping)
-        else np.array(int(entry[field]))
-        for field in NUMBER_OR_ARRAY
-    }
+    fields: dict[str, NDArray[Any]] = {}
+    for field in NUMBER_OR_ARRAY:
+        stored = entry[field]
+        values = np.asarray(tensors[f"{field}/{name}"] if isinstance(stored, Mapping) else stored)
+        kinds, dtype = ("if", np.float64) if field in REAL else ("i", np.int64)
+        if values.dtype.kind not in kinds or not np.isfinite(values).all():
+            raise ValueError(f"'{field}' of '{name}' holds {values.dtype}")
+        fields[field] = values.astype(dtype)
     fields["bias_mantissa"] = tensors[f"bias/{name}"].astype(np.int64)
     for values in fields.values():
         np.broadcast_to(values, shape)

@@ -177,7 +177,8 @@ def _notes(sums: tuple[SharedSum, ...], timing: Schedule) -> list[str]:
             f"a step, {costs[1 - taken]} by {ways[1 - taken]}"
         )
     if timing.gap:
-        notes.append(f"samples are {timing.gap} blank steps apart, the longest delay")
+        blank = "1 blank step" if timing.gap == 1 else f"{timing.gap} blank steps"
+        notes.append(f"samples are {blank} apart, the longest delay")
     if timing.stride > 1:
         notes.append(
             f"each step takes {timing.stride} machine steps: a cycle has that many connections for "

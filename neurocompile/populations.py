@@ -48,10 +48,11 @@ class SpikingPopulation:
     current_decay: Float = field(default_factory=lambda: frozen_array(0.0))
     start: Float = field(default_factory=lambda: frozen_array(0.0))
     pulse: Float = field(default_factory=lambda: frozen_array(0.0))
+    origin: Float = field(default_factory=lambda: frozen_array(0.0))  # + v: the source's membrane
     reset: Reset = "zero"
 
     def __post_init__(self) -> None:
-        for name in ("decay", "threshold", "bias", "current_decay", "start", "pulse"):
+        for name in ("decay", "threshold", "bias", "current_decay", "start", "pulse", "origin"):
             object.__setattr__(self, name, frozen_array(getattr(self, name)))
 
 

@@ -28,12 +28,10 @@ from neurocompile.errors import (
     raise_all,
 )
 from neurocompile.integer import (
-    STATE_FRACTION_BITS,
     Bound,
     Integer,
     IntegerInput,
     IntegerNetwork,
-    IntegerNeurons,
     IntegerRelay,
     Schedule,
     Trace,
@@ -212,20 +210,18 @@ class Program:
 
     def to_source_units(self, trace: Trace) -> Result:
         """Return `trace` in the units of the source network."""
-        units = {
-            neurons.name: neurons.scale * (1 << STATE_FRACTION_BITS)
-            for neurons in self.network.neurons
-        }
+        neurons = {item.name: item for item in self.network.neurons}
         outputs: dict[str, NDArray[Any]] = {}
         for output, name in self.network.outputs.items():
-            neurons = self.network[name]
-            assert isinstance(neurons, IntegerNeurons)
-            values = trace.outputs[output]
-            outputs[output] = values / units[name] if neurons.readout else values
+            shown, values = neurons[name], trace.outputs[output]
+            outputs[output] = shown.in_source_units(values) if shown.readout else values
         return Result(
             outputs=outputs,
             spikes=trace.spikes,
-            membrane={name: values / units[name] for name, values in trace.membrane.items()},
+            membrane={
+                name: neurons[name].in_source_units(values)
+                for name, values in trace.membrane.items()
+            },
             trace=trace,
         )
 

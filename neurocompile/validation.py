@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from neurocompile.data import InputRange
 from neurocompile.errors import EquivalenceError, Problem, raise_all
-from neurocompile.integer import STATE_FRACTION_BITS, to_payload
+from neurocompile.integer import to_payload
 from neurocompile.ir import LIF, Conv2d, Dense, Input, Network, Threshold
 from neurocompile.population_reference import simulate_populations
 from neurocompile.populations import PopulationNetwork
@@ -97,8 +97,8 @@ def run_stage(stage: Stage, inputs: Mapping[str, NDArray[np.float64]]) -> Trace:
     outputs = {}
     for output, name in stage.outputs.items():
         shown = next(neurons for neurons in stage.neurons if neurons.name == name)
-        unit = shown.scale * (1 << STATE_FRACTION_BITS) if shown.readout else 1.0
-        outputs[output] = trace.outputs[output] / unit
+        values = trace.outputs[output]
+        outputs[output] = shown.in_source_units(values) if shown.readout else values.astype(float)
     return Trace(outputs, trace.spikes, {})
 
 

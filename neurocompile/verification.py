@@ -28,6 +28,7 @@ from neurocompile import reference
 from neurocompile.data import Inputs, Samples, by_input, map_inputs
 from neurocompile.errors import DataError, OptionError, Problem, ProgramFormatError
 from neurocompile.frontend.from_nir import from_nir
+from neurocompile.integer import STATE_FRACTION_BITS
 from neurocompile.ir import LIF, Network, Threshold
 from neurocompile.program import GRAPH, REFERENCE, Program, Result
 from neurocompile.run_file import repeat_steps
@@ -401,7 +402,8 @@ def _membrane(
     )
     units: Result = program.to_source_units(engine)
     neurons = next(item for item in program.network.neurons if item.name == layer)
-    threshold = np.broadcast_to(neurons.threshold, neurons.shape).flat[neuron] / neurons.scale
+    thresholds = np.broadcast_to(neurons.threshold << STATE_FRACTION_BITS, neurons.shape)
+    threshold = neurons.in_source_units(thresholds).flat[neuron]
     return float(units.membrane[layer][0, step].flat[neuron]), float(threshold)
 
 

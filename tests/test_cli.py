@@ -629,7 +629,7 @@ def test_decisions_are_printed_and_kept(
     printed = capsys.readouterr().out
     notes = [
         f"the sum of lif1, lif2 travels by {note}",
-        "samples are 1 blank steps apart, the longest delay",
+        "samples are 1 blank step apart, the longest delay",
     ]
     for text in notes:
         assert text in printed

@@ -374,3 +374,24 @@ def test_sums_are_recorded_by_name_as_graded_spikes(
         result.spikes["lif1+lif2"], result.spikes["lif1"].astype(int) + result.spikes["lif2"]
     )
     assert result.spikes["lif1+lif2"].max() == 2
+
+
+@pytest.mark.parametrize(
+    ("reset_to", "expected"), [(0.25, [0.75, 0.25, 0.875, 0.25]), (0.0, [0.75, 0.0, 0.75, 0.0])]
+)
+def test_membranes_come_back_as_the_source_counts_them(
+    reset_to: float,
+    expected: list[float],
+    chain: Callable[..., Network],
+    lif: Callable[..., LIF],
+    dense: Callable[..., Dense],
+    tmp_path: Path,
+) -> None:
+    """The chip resets to 0 only, so the compiler shifts the membrane; nobody else is to notice."""
+    network = chain((1,), {"fc": dense([[0.75]]), "lif": lif((1,), reset_to=reset_to)})
+    program = compile_network(network, find("fixedpoint"), CompileOptions())
+    program.save(tmp_path / "program")
+
+    for opened in (program, load(tmp_path / "program")):
+        membrane = opened.run(np.ones((1, 4, 1)), ["membrane/lif"]).membrane["lif"]
+        np.testing.assert_allclose(membrane[0, :, 0], expected, atol=0.005)

@@ -301,7 +301,7 @@ def test_a_neuron_is_looked_up_with_its_own_threshold(
 def test_a_report_says_what_the_compiler_decided(several: Program, named_samples: Samples) -> None:
     facts = neurocompile.verify(several, data=named_samples).to_json()["program"]
 
-    assert facts["notes"] == ["samples are 1 blank steps apart, the longest delay"]
+    assert facts["notes"] == ["samples are 1 blank step apart, the longest delay"]
     assert [report["pass"] for report in facts["validation"]["passes"]][-1] == "quantise"
 
 

@@ -325,6 +325,7 @@ def _spiking(name: str, node: LIF, constant: Float) -> SpikingPopulation:
         current_decay=_narrow(node.current_decay),
         start=_narrow(start),
         pulse=_narrow(pulse),
+        origin=_narrow(node.origin),
         reset=node.reset,
     )
 

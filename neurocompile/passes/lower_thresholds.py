@@ -28,5 +28,6 @@ def lower_thresholds(network: Network) -> Network:
             leak=np.where(negative, -node.threshold, 0),
             threshold=np.where(negative, 0, node.threshold),
             reset_to=zeros,
+            origin=np.where(negative, node.threshold, 0),
         )
     return network.replaced(nodes)

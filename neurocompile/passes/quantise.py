@@ -258,13 +258,14 @@ class _Quantiser:
         threshold: NDArray[np.int64] = np.array(READOUT_THRESHOLD)
         dv: NDArray[np.int64] = np.array(0)
         start: NDArray[np.int64] = np.array(0)
+        origin: NDArray[np.float64] = np.zeros(())
         shows: Shows = "input"
         reset: Reset = "zero"
         if isinstance(population, SpikingPopulation):
             threshold, scale = self._threshold(population, scale)
             dv = self._leak(name, population.decay)
             start = np.rint(population.start * scale).astype(np.int64) << STATE_FRACTION_BITS
-            shows, reset = "spikes", population.reset
+            shows, reset, origin = "spikes", population.reset, population.origin
         elif population.decay is not None:
             dv = self._leak(name, population.decay)
             shows = "membrane"
@@ -282,6 +283,7 @@ class _Quantiser:
             reset=reset,
             start=start,
             pulse=np.rint(population.pulse * scale).astype(np.int64),
+            origin=origin,
         )
 
     def _threshold(

@@ -31,11 +31,13 @@ def shift_resets(network: Network) -> Network:
             nodes[name] = replace(node, reset_to=zeros)  # it is never reset to anything
             continue
         start = zeros if node.start is None else node.start
+        origin = zeros if node.origin is None else node.origin
         nodes[name] = replace(
             node,
             leak=node.leak - node.reset_to,
             threshold=node.threshold - node.reset_to,
             reset_to=zeros,
             start=start - node.reset_to,
+            origin=origin + node.reset_to,
         )
     return network.replaced(nodes)

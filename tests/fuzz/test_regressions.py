@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -38,7 +39,7 @@ def validated(
     pairs: list[Edge] = []
     for chain in edges.split(", "):
         names = chain.split(">")
-        pairs += list(zip(names, names[1:], strict=False))
+        pairs += list(itertools.pairwise(names))
     network = Network(nodes, tuple(dict.fromkeys(pairs)), steps, feedback)
     return compile_network(network, find("fixedpoint"), CompileOptions(validate=True))
 
