@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 RUN := runs/demo
 
-.PHONY: help demo test lint format wheel fuzz fuzz-again bench clean
+.PHONY: help demo test lint format wheel fuzz fuzz-again proof bench clean
 
 help: ## Show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -37,6 +37,9 @@ fuzz: $(READY) ## Ten times the random networks of the tests, from a new seed th
 	@seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))'); \
 	echo "seed $$seed (again: make fuzz-again SEED=$$seed)"; \
 	NEUROCOMPILE_FUZZ=10 $(BIN)/pytest tests/fuzz --hypothesis-seed=$$seed
+
+proof: $(READY) ## The papers' deep networks with all their channels on Lava, at reduced resolution
+	NEUROCOMPILE_PROOF_WIDTH=1 $(BIN)/pytest tests/proof/test_deep_networks.py --durations=0
 
 fuzz-again: $(READY) ## The same random networks again: SEED=... as printed
 	NEUROCOMPILE_FUZZ=10 $(BIN)/pytest tests/fuzz --hypothesis-seed=$(SEED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from neurocompile.integer import (
     IntegerPopulation,
     IntegerSynapses,
 )
+from neurocompile.passes.schedule import schedule
+from neurocompile.program import Program
+from neurocompile.target import find, resolve_options
 
 
 def netx_neurons(layer: Any, name: str, shape: tuple[int, ...], bias: Any = 0) -> IntegerNeurons:
@@ -94,10 +98,7 @@ def test_tinynet_with_its_input_in_the_biases(shared_data: Path) -> None:
         assert recorded[key].sum() > 50
 
 
-def test_ntidigits_with_axonal_delays(shared_data: Path) -> None:
-    folder = shared_data / "goldens/lavadl_ntidigits"
-    with np.load(folder / "ntidigits.npz") as file:
-        spikes, expected = file["inp"], file["out"]
+def ntidigits(folder: Path) -> IntegerNetwork:
     populations: list[IntegerPopulation] = [IntegerInput("l1", (64,), 1.0, 0, 1, True)]
     synapses: list[IntegerSynapses] = []
     with h5py.File(folder / "ntidigits.net", "r") as file:
@@ -109,9 +110,16 @@ def test_ntidigits_with_axonal_delays(shared_data: Path) -> None:
             synapses.append(
                 IntegerSynapses(f"w{number}", f"l{number - 1}", f"l{number}", weight, delay=delay)
             )
+    return IntegerNetwork(tuple(populations), tuple(synapses), {"out": "l4"})
+
+
+def test_ntidigits_with_axonal_delays(shared_data: Path) -> None:
+    folder = shared_data / "goldens/lavadl_ntidigits"
+    with np.load(folder / "ntidigits.npz") as file:
+        spikes, expected = file["inp"], file["out"]
 
     trace = execute(
-        IntegerNetwork(tuple(populations), tuple(synapses), {"out": "l4"}),
+        ntidigits(folder),
         {"l1": spikes.T[None].astype(np.int64)},
         samples=1,
         steps=3000,
@@ -120,6 +128,35 @@ def test_ntidigits_with_axonal_delays(shared_data: Path) -> None:
 
     np.testing.assert_array_equal(trace.spikes["l4"][0, :-4].T, expected[:, 4:])
     assert expected.sum() == 22572
+
+
+@pytest.mark.lava
+def test_ntidigits_with_axonal_delays_on_lava(shared_data: Path) -> None:
+    """Our lowering of the delays, on Lava: the beginning of the recording, every neuron of the output."""
+    folder = shared_data / "goldens/lavadl_ntidigits"
+    steps = 100
+    with np.load(folder / "ntidigits.npz") as file:
+        spikes, expected = file["inp"][:, :steps], file["out"][:, : steps + 4]
+    network, target = ntidigits(folder), find("loihi2")
+    program = Program(
+        target="loihi2",
+        options=resolve_options(target, {}),
+        network=network,
+        schedule=schedule(network),
+        bounds=(),
+        steps=steps,
+        native_steps=None,
+        facts={},
+    )
+    program = replace(program, extra_files=dict(target.lower(program).files))
+
+    assert not target.check(program)
+    assert max(int(group.delay.max()) for group in network.synapses) > 30
+    with program:
+        result = program.run(spikes.T[None].astype(np.float64), ["l4"])
+
+    np.testing.assert_array_equal(result.spikes["l4"][0, :-4].T, expected[:, 4:steps])
+    assert expected[:, 4:steps].sum() > 100
 
 
 def test_loihi_2_silicon(shared_data: Path, integer_neurons: Callable[..., IntegerNeurons]) -> None:

@@ -1,7 +1,13 @@
-"""The papers' deep networks on Lava: every layer, sums and relays' effects included, spike by spike."""
+"""
+The papers' deep networks on Lava: every layer, sums included, spike by spike.
+
+Channels are a sixteenth of the published ones; `make proof` takes them all (NEUROCOMPILE_PROOF_WIDTH is the
+share), which needs some minutes and about 10 GB.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +21,7 @@ from neurocompile.target import find
 
 SIZES = {"resnet19": 8, "sew-resnet18": 32, "vggsnn": 16}
 SAMPLES = 3
+WIDTH = float(os.environ.get("NEUROCOMPILE_PROOF_WIDTH", 1 / 16))
 
 
 def assert_identical(program: Program, images: Any) -> dict[str, float]:
@@ -37,7 +44,7 @@ def test_lava_fires_every_spike_of_the_definition(
     name: str, pictures: str, train_briefly: Callable[..., Any], request: pytest.FixtureRequest
 ) -> None:
     images = request.getfixturevalue(pictures)(40, SIZES[name])
-    trained = train_briefly(name, images, width=1 / 16)
+    trained = train_briefly(name, images, width=WIDTH)
     calibration = {"input": trained.images[:4]}
 
     program = compile_network(
