@@ -250,6 +250,23 @@ class Drawer:
         ends = list(dict.fromkeys(ends))
         return self.neurons(*ends)
 
+    def sew(self, source: str) -> list[str]:
+        """Add layers whose spikes are added to those of `source`, and one that reads the sum."""
+        shape, terms = self.shapes[source], [source]
+        for _ in range(self.choose("terms", 1, 2)):
+            if len(shape) > 1 and self.maybe("convolve"):
+                here = self.convolution(terms[-1], same=True)
+            else:
+                here = self.dense(terms[-1], int(np.prod(shape)))
+            if self.shapes[here] != shape:
+                here = self.node("reshape", Reshape(shape), here)
+            terms.append(self.neurons(here))
+        before = len(self.edges)
+        here = self.convolution(source) if len(shape) > 1 else self.dense(source, 4)
+        _source, reader = self.edges[before]
+        self.edges += [(term, reader) for term in terms[1:]]
+        return [*terms[1:], self.neurons(here)]
+
     def cycle(self, layers: list[str]) -> None:
         """Feed a layer, perhaps through others, back to itself or to an earlier one."""
         late = self.data.draw(st.integers(0, len(layers) - 1), label="from layer")
@@ -277,6 +294,8 @@ class Drawer:
         layers: list[str] = []
         for _ in range(self.choose("layers", 1, 2, 3, 4)):
             layers.append(self.layer([*inputs, *layers]))
+            if self.maybe("sew", 5):
+                layers += self.sew(layers[-1])
         for _ in range(self.choose("cycles", 0, 0, 1, 2)):
             self.cycle(layers)
         self.end()

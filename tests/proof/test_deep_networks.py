@@ -21,7 +21,7 @@ from neurocompile.target import find
 
 SIZES = {"resnet19": 8, "sew-resnet18": 32, "vggsnn": 16}
 SAMPLES = 3
-WIDTH = float(os.environ.get("NEUROCOMPILE_PROOF_WIDTH", 1 / 16))
+WIDTH = float(os.environ.get("NEUROCOMPILE_PROOF_WIDTH", "0.0625"))
 
 
 def assert_identical(program: Program, images: Any) -> dict[str, float]:
