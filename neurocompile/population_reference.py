@@ -17,7 +17,7 @@ from neurocompile.populations import (
     SumPopulation,
     SynapseGroup,
 )
-from neurocompile.reference import SAMPLES_AT_ONCE, Trace, apply_stateless, delayed
+from neurocompile.reference import SAMPLES_AT_ONCE, Trace, apply_stateless, delayed, joined
 
 
 def simulate_populations(network: PopulationNetwork, inputs: Inputs) -> Trace:
@@ -30,15 +30,7 @@ def simulate_populations(network: PopulationNetwork, inputs: Inputs) -> Trace:
         parts.append(
             _simulate(network, {name: values[start:stop] for name, values in named.items()})
         )
-    return Trace(
-        *(
-            {
-                name: np.concatenate([getattr(part, field)[name] for part in parts])
-                for name in getattr(parts[0], field)
-            }
-            for field in ("outputs", "spikes", "membrane")
-        )
-    )
+    return joined(parts)
 
 
 @dataclass

@@ -6,7 +6,7 @@ This is the float side of every comparison. It is written to be read; it needs n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,11 @@ def simulate(
         parts.append(_simulate(network, part, membranes))
         if progress:
             progress(stop, samples)
+    return joined(parts)
+
+
+def joined(parts: Sequence[Trace]) -> Trace:
+    """Return the traces of some samples each as that of all."""
     return Trace(
         *(
             {
