@@ -458,6 +458,8 @@ def _print_program(program: Program) -> None:
             f"{room:.2f}x",
         )
     Console().print(table)
+    for layer, factor in program.facts["quantisation"]["scales_lowered_by_biases"].items():
+        click.echo(f"'{layer}' has its weights shrunk {factor:.2f} times, so that its biases fit")
     for layer, factor in program.facts["quantisation"]["scales_lowered_by_range_proof"].items():
         click.echo(
             f"'{layer}' has its weights shrunk {factor:.2f} times, so that {program.steps} steps are proven"

@@ -175,7 +175,14 @@ def range_of(data: str) -> tuple[InputRange, tuple[int, ...]]:
     Integers are a grid of 1; a range always holds 0.
     """
     path = Path(data)
-    if path.suffix != ".npz" or "input" not in read_npz(path):
+    arrays = read_npz(path) if path.suffix == ".npz" else {}
+    if any(name.startswith(SEVERAL) for name in arrays):
+        raise DataError(
+            Problem(
+                "", f"'{path}' must hold 'input', for the only input", "it holds 'input/<name>'"
+            )
+        )
+    if "input" not in arrays:
         data_set = load_data_set(data.partition(":")[0] if path.suffix != ".npz" else data)
         return data_set.input_range, data_set.input_shape
     inputs = load_samples(data).inputs

@@ -134,6 +134,7 @@ def compile_network(
             "quantisation": {
                 "weight_bits": options.weight_bits,
                 "scales_lowered_by_range_proof": dict(quantised.lowered),
+                "scales_lowered_by_biases": dict(quantised.cramped),
             },
             "validation": skipped
             or {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,6 +44,13 @@ def _simulate(network: PopulationNetwork, inputs: Mapping[str, Float]) -> Trace:
     populations = network.populations
     zeros = {item.name: np.zeros((samples, *item.shape)) for item in populations}
     states = {item.name: _State(zeros[item.name], zeros[item.name]) for item in populations}
+    # What is later than the sample is long never comes, and needs no memory.
+    network = replace(
+        network,
+        synapses=tuple(
+            replace(group, delay=np.minimum(group.delay, steps)) for group in network.synapses
+        ),
+    )
     arrives = {item.name: network.into(item.name) for item in populations}
     history = {
         item.name: np.zeros(

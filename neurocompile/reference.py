@@ -147,10 +147,15 @@ def _simulate(network: Network, inputs: Mapping[str, Float], membranes: bool) ->
     previous = {
         source: np.zeros((samples, *network.shapes[source])) for source, _ in network.feedback
     }
-    late = {
-        name: np.zeros((int(node.steps.max(initial=0)) + 1, samples, *network.shapes[name]))
+    # What is later than the sample is long never comes, and needs no memory.
+    delays = {
+        name: np.minimum(node.steps, steps)
         for name, node in network.nodes.items()
         if isinstance(node, Delay)
+    }
+    late = {
+        name: np.zeros((int(delay.max(initial=0)) + 1, samples, *network.shapes[name]))
+        for name, delay in delays.items()
     }
     for step in range(steps):
         values: dict[str, Float] = {}
@@ -173,7 +178,7 @@ def _simulate(network: Network, inputs: Mapping[str, Float], membranes: bool) ->
                 values[name] = (total > node.threshold).astype(np.float64)
             elif isinstance(node, Delay):
                 late[name] = np.concatenate([total[np.newaxis], late[name][:-1]])
-                values[name] = delayed(late[name], node.steps)
+                values[name] = delayed(late[name], delays[name])
             else:
                 values[name] = apply_stateless(node, total)
             if name in spikes:

@@ -23,7 +23,9 @@ without firing becomes a read-out population.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,16 +48,20 @@ from neurocompile.ir import (
     Reshape,
     frozen_array,
 )
+from neurocompile.legal import LONGEST_DELAY
 from neurocompile.linear import (
+    LARGEST_MATRIX,
     Diagonal,
     Map,
     Matrix,
     TooLargeError,
+    Window,
     added,
     compose,
     identity,
     map_of,
     masked,
+    matrix_of,
     operator_of,
 )
 from neurocompile.passes.lower_max_pooling import free_name
@@ -70,14 +76,18 @@ from neurocompile.populations import (
 from neurocompile.reference import apply_stateless
 
 SPIKES = InputRange(0.0, 1.0, 1.0)
-MOST_PATHS = 4096  # into one node: sums of sums multiply
+MOST_PATHS = 1024  # into one node: sums of sums multiply
 
 Delays = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Path:
-    """`linear` of what population `source` sent `delay` steps ago (one, or one per source neuron)."""
+    """
+    `linear` of what population `source` sent `delay` steps ago.
+
+    `delay` is one number, one per source neuron, or, of a matrix, one per entry.
+    """
 
     source: str
     linear: Map
@@ -111,12 +121,12 @@ def assemble(network: Network) -> PopulationNetwork:
                 populations.append(InputPopulation(name, node.shape, node.range or SPIKES))
             elif isinstance(node, LIF):
                 problems += _problems_of_neurons(name, node)
-                arriving = _amplified(walk.into(name), node.gain)
+                arriving = _amplified(name, walk.into(name), node.gain)
                 populations.append(_spiking(name, node, arriving.constant))
                 named += [(name, path) for path in arriving.paths]
             elif isinstance(node, Integrator):
                 problems += _problems_of_integrator(network, name, node)
-                arriving = _amplified(walk.into(name), node.gain)
+                arriving = _amplified(name, walk.into(name), node.gain)
                 bias, pulse = _steady(name, arriving.constant, node.current_decay)
                 bias = bias + (1 - node.decay) * node.leak
                 populations.append(
@@ -144,7 +154,7 @@ def assemble(network: Network) -> PopulationNetwork:
                 outputs[name] = shown
         except _RefusedError as refused:
             problems += refused.problems
-    raise_all(UnsupportedError, problems)
+    raise_all(UnsupportedError, dict.fromkeys(problems))
     groups = _groups(network, populations, named)
     return PopulationNetwork(tuple(populations), groups, outputs, network.steps)
 
@@ -159,7 +169,11 @@ class _Walk:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.leaving: dict[str, Arriving] = {}
+        self.leaving: dict[str, Arriving | _RefusedError] = {}
+        for name, node in network.nodes.items():
+            if isinstance(node, Linear):  # in order, so that no walk is long
+                with suppress(_RefusedError):  # whoever hears it will say so
+                    self.out_of(name)
 
     def into(self, name: str) -> Arriving:
         """Return what arrives at the node `name`."""
@@ -169,25 +183,37 @@ class _Walk:
         constant: Float = np.zeros(shape)
         for source in network.sources(name):
             leaving = self.out_of(source)
+            self._check_paths(name, len(paths) + len(leaving.paths))
             late = int((source, name) in network.feedback)
             paths += [replace(path, delay=path.delay + late) for path in leaving.paths]
             constant = constant + leaving.constant
-        merged = _merged(paths)
-        if len(merged) > MOST_PATHS:
+        return Arriving(_merged(paths), constant)
+
+    @staticmethod
+    def _check_paths(name: str, count: int) -> None:
+        if count > MOST_PATHS:
             raise _RefusedError(
                 Problem(
                     name,
                     f"needs at most {MOST_PATHS} paths into it",
-                    f"there are {len(merged)}",
+                    f"there are {count}",
                     "put neurons between the additions",
                 )
             )
-        return Arriving(merged, constant)
 
     def out_of(self, name: str) -> Arriving:
         """Return what leaves the node `name`."""
-        if name in self.leaving:
-            return self.leaving[name]
+        if name not in self.leaving:
+            try:
+                self.leaving[name] = self._out_of(name)
+            except _RefusedError as refused:
+                self.leaving[name] = refused
+        leaving = self.leaving[name]
+        if isinstance(leaving, _RefusedError):
+            raise leaving
+        return leaving
+
+    def _out_of(self, name: str) -> Arriving:
         node, shape = self.network.nodes[name], self.network.shapes[name]
         if isinstance(node, Input | LIF):
             own = Path(name, identity(shape), frozen_array(0, np.int64))
@@ -217,7 +243,6 @@ class _Walk:
                         "use windows without overlap that divide their input, or no padding",
                     )
                 ) from None
-        self.leaving[name] = result
         return result
 
     def _through(self, name: str, arriving: Arriving) -> Arriving:
@@ -230,8 +255,10 @@ class _Walk:
                 linear=compose(linear, path.linear),
                 layers=path.layers if isinstance(node, Flatten | Reshape) else (*path.layers, name),
             )
-            for path in arriving.paths
+            for whole in arriving.paths
+            for path in ([whole] if isinstance(linear, Diagonal) else _by_steps(whole))
         ]
+        self._check_paths(name, len(paths))
         constant = apply_stateless(node, arriving.constant[np.newaxis])[0]
         return Arriving(_merged(paths), constant)
 
@@ -248,24 +275,67 @@ def _delayed(name: str, node: Delay, arriving: Arriving) -> Arriving:
         )
     paths: list[Path] = []
     for path in arriving.paths:
+        layers = (*path.layers, name)
         if not node.steps.ndim or (node.steps == node.steps.flat[0]).all():
-            steps = node.steps.flat[0]
-            paths.append(replace(path, delay=path.delay + steps, layers=(*path.layers, name)))
-        elif isinstance(path.linear, Diagonal):
-            own = node.steps.ravel()
+            late: Delays = path.delay + node.steps.flat[0]
+            _check_delay(name, late)
+            paths.append(replace(path, delay=late, layers=layers))
+            continue
+        own = node.steps.ravel()
+        if _by_channel(path.linear, own):  # a convolution of some channels stays one
+            for steps in np.unique(own):
+                late = path.delay + steps
+                _check_delay(name, late)
+                part = masked(path.linear, own == steps)
+                told = (*path.layers, f"{name}={steps}")
+                paths.append(replace(path, linear=part, delay=late, layers=told))
+            continue
+        if isinstance(path.linear, Diagonal):
             late = np.broadcast_to(path.delay.ravel(), own.shape) + own
-            paths.append(replace(path, delay=late, layers=(*path.layers, name)))
+            linear: Map = path.linear
         else:
-            paths += [
-                replace(
-                    path,
-                    linear=masked(path.linear, (node.steps == steps).ravel()),
-                    delay=path.delay + steps,
-                    layers=(*path.layers, f"{name}={steps}"),
-                )
-                for steps in np.unique(node.steps)
-            ]
+            rows, columns = path.linear.sizes
+            if rows * max(rows, columns) > LARGEST_MATRIX:
+                raise TooLargeError
+            late = np.broadcast_to(path.delay, (rows, columns)) + own[:, np.newaxis]
+            linear = Matrix(matrix_of(path.linear))
+        _check_delay(name, late)
+        paths.append(replace(path, linear=linear, delay=late, layers=layers))
     return Arriving(tuple(paths), arriving.constant)
+
+
+def _by_channel(linear: Map, steps: Delays) -> bool:
+    """Return whether `linear` is a convolution all of whose channels are late as a whole."""
+    if not isinstance(linear, Window):
+        return False
+    image = steps.reshape(linear.target)
+    return bool((image == image[:, :1, :1]).all())
+
+
+def _check_delay(name: str, delay: Delays) -> None:
+    if delay.max(initial=0) > LONGEST_DELAY:
+        raise _RefusedError(
+            Problem(
+                name,
+                f"needs delays of at most {LONGEST_DELAY} steps, with those before it",
+                f"the longest is {delay.max()}",
+                "use a larger dt, or shorter delays",
+            )
+        )
+
+
+def _by_steps(path: Path) -> list[Path]:
+    """Return `path` as paths whose delays need not be told synapse by synapse."""
+    if path.delay.ndim < 2:
+        return [path]
+    assert isinstance(path.linear, Matrix)
+    weight = path.linear.weight
+    return [
+        replace(
+            path, linear=Matrix(np.where(path.delay == steps, weight, 0)), delay=np.array(steps)
+        )
+        for steps in np.unique(path.delay)
+    ]
 
 
 def _input_shape(network: Network, name: str) -> Shape:
@@ -275,24 +345,38 @@ def _input_shape(network: Network, name: str) -> Shape:
 def _merged(paths: Iterable[Path]) -> tuple[Path, ...]:
     """Return `paths` with those added up that start alike and have maps of one form."""
     result: list[Path] = []
+    places: dict[tuple[Any, ...], list[int]] = {}
     for path in paths:
-        for place, other in enumerate(result):
-            alike = path.source == other.source and np.array_equal(path.delay, other.delay)
-            total = added(other.linear, path.linear) if alike else None
+        alike = (path.source, path.delay.shape, path.delay.tobytes(), type(path.linear))
+        for place in places.setdefault(alike, []):
+            total = added(result[place].linear, path.linear)
             if total is not None:
-                result[place] = replace(other, linear=total)
+                result[place] = replace(result[place], linear=total)
                 break
         else:
+            places[alike].append(len(result))
             result.append(path)
     return tuple(result)
 
 
-def _amplified(arriving: Arriving, gain: Float) -> Arriving:
+def _amplified(name: str, arriving: Arriving, gain: Float) -> Arriving:
     if (gain == 1).all():
         return arriving
     uniform = bool((gain == gain.flat[0]).all())
     factors = Diagonal(frozen_array(gain.flat[0] if uniform else gain), gain.shape)
-    paths = tuple(replace(path, linear=compose(factors, path.linear)) for path in arriving.paths)
+    try:
+        paths = tuple(
+            replace(path, linear=compose(factors, path.linear)) for path in arriving.paths
+        )
+    except TooLargeError:
+        raise _RefusedError(
+            Problem(
+                name,
+                "needs one input gain per channel behind so large a convolution",
+                "it differs from neuron to neuron",
+                "scale thresholds instead, or train with a gain for each channel",
+            )
+        ) from None
     return Arriving(paths, arriving.constant * gain)
 
 

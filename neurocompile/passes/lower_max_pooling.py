@@ -13,6 +13,7 @@ import numpy as np
 
 from neurocompile.errors import Problem, UnsupportedError, raise_all
 from neurocompile.ir import (
+    Delay,
     Flatten,
     Input,
     MaxPool2d,
@@ -76,7 +77,7 @@ def _gets_spikes(network: Network, name: str) -> bool:
     if len(sources) != 1:
         return False
     node = network.nodes[sources[0]]
-    if isinstance(node, Flatten | Reshape):
+    if isinstance(node, Flatten | Reshape | Delay):
         return _gets_spikes(network, sources[0])
     if isinstance(node, Input):
         values = node.range

@@ -21,7 +21,7 @@ Populations whose spikes outlive a step (feedback, delays) must be silent betwee
 
     v' <= V + 64 p + b - 64 silence < V
 
-and is part of their input's range.
+and is part of their input's range. Their current remembers what arrives in the gap as well.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def bound_of(
     low, high = low + np.minimum(neurons.pulse, 0), high + np.maximum(neurons.pulse, 0)
 
     unit = 1 << limits.decay_bits
-    memory = geometric(1 - (neurons.du + 1) / unit, steps)
+    # What arrives in the gap is remembered, too, by those who must be silent in it.
+    memory = geometric(1 - (neurons.du + 1) / unit, steps + silent_steps)
     least, most = low * memory, high * memory
     bias = neurons.bias
     silence = 0
@@ -164,7 +165,10 @@ def sum_range(network: IntegerNetwork, group: IntegerSynapses) -> tuple[Integer,
     if group.exponent > 0:
         low, high = low << group.exponent, high << group.exponent
     elif group.exponent < 0:
-        low, high = low >> -group.exponent, -(-high >> -group.exponent)
+        # The sum of each delay is rounded by itself.
+        roundings = max(1, np.unique(group.delay).size)
+        low = (low >> -group.exponent) - (roundings - 1)
+        high = -(-high >> -group.exponent) + (roundings - 1)
     if group.geometry is not None:
         _, view = network.views(group)
         pixels = view[1] * view[2]

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -70,13 +70,14 @@ class Quantised:
 
     `first_layer` is "graded", "host" or, for spikes as input, "spikes"; `reason` says why.
     `lowered` names the layers whose scale the range proof pushed below what the weights' bits would
-    allow, with the factor.
+    allow, with the factor, and `cramped` those whose biases did.
     """
 
     network: IntegerNetwork
     first_layer: str
     reason: str
     lowered: Mapping[str, float]
+    cramped: Mapping[str, float] = field(default_factory=dict)
 
 
 def quantise(
@@ -120,28 +121,25 @@ def quantise(
                     "leave it out, or give the values with --input-range",
                 )
             )
-        result, lowered = _Quantiser(limits, weight_bits, steps).run(network, inputs)
-        return Quantised(result, "spikes", "the input is spikes", lowered)
+        quantiser = _Quantiser(limits, weight_bits, steps)
+        return quantiser.run(network, inputs, "spikes", "the input is spikes")
 
     on_host = frozenset(group.name for group in network.synapses if group.source in analogue)
-    graded_quantiser = _Quantiser(limits, weight_bits, steps)
-    host_quantiser = _Quantiser(limits, weight_bits, steps, on_host)
+    on_chip = _Quantiser(limits, weight_bits, steps)
+    by_host = _Quantiser(limits, weight_bits, steps, on_host)
     if first_layer == "host":
-        result, lowered = host_quantiser.run(network, inputs)
-        return Quantised(result, "host", "asked for", lowered)
-    result, lowered = graded_quantiser.run(network, inputs)
+        return by_host.run(network, inputs, "host", "asked for")
     if first_layer == "graded":
-        return Quantised(result, "graded", "asked for", lowered)
+        return on_chip.run(network, inputs, "graded", "asked for")
+    reason = f"the range proof holds with all {weight_bits} bits of its weights"
+    graded = on_chip.run(network, inputs, "graded", reason)
     fed = [group.target for group in network.synapses if group.source in analogue]
-    squeezed = [name for name in fed if name in lowered]
+    squeezed = [name for name in fed if name in graded.lowered]
     if not squeezed:
-        reason = f"the range proof holds with all {weight_bits} bits of its weights"
-        return Quantised(result, "graded", reason, lowered)
-    reason = (
-        f"on the chip the range proof would shrink its weights {lowered[squeezed[0]]:.3g} times"
-    )
-    result, lowered = host_quantiser.run(network, inputs)
-    return Quantised(result, "host", reason, lowered)
+        return graded
+    factor = graded.lowered[squeezed[0]]
+    reason = f"on the chip the range proof would shrink its weights {factor:.3g} times"
+    return by_host.run(network, inputs, "host", reason)
 
 
 def _quantise_input(population: InputPopulation, limits: Limits) -> IntegerInput:
@@ -168,12 +166,17 @@ class _Quantiser:
     on_host: frozenset[str] = frozenset()
 
     def run(
-        self, network: PopulationNetwork, inputs: Mapping[str, IntegerInput]
-    ) -> tuple[IntegerNetwork, dict[str, float]]:
-        """Quantise one population after the other; return the network and the lowered scales."""
+        self,
+        network: PopulationNetwork,
+        inputs: Mapping[str, IntegerInput],
+        first_layer: str,
+        reason: str,
+    ) -> Quantised:
+        """Quantise one population after the other."""
         populations: list[IntegerPopulation] = []
         synapses: list[IntegerSynapses] = []
         lowered: dict[str, float] = {}
+        cramped: dict[str, float] = {}
         problems: list[Problem] = []
         silent_steps = _silent_steps(network)
         sources: dict[str, IntegerInput | IntegerRelay] = dict(inputs)
@@ -201,8 +204,14 @@ class _Quantiser:
             synapses += groups
             if factor > 1:
                 lowered[population.name] = factor
+            into = network.into(population.name)
+            allowed = self._wished_scale(population, into, sources, biases=False)
+            by_bias = allowed / self._wished_scale(population, into, sources)
+            if by_bias > 1:
+                cramped[population.name] = by_bias
         raise_all(RangeError, problems)
-        return IntegerNetwork(tuple(populations), tuple(synapses), network.outputs), lowered
+        integers = IntegerNetwork(tuple(populations), tuple(synapses), network.outputs)
+        return Quantised(integers, first_layer, reason, lowered, cramped)
 
     def _fit(
         self,
@@ -235,15 +244,21 @@ class _Quantiser:
         population: Population,
         groups: tuple[SynapseGroup, ...],
         inputs: Mapping[str, IntegerInput | IntegerRelay],
+        *,
+        biases: bool = True,
     ) -> float:
-        """Return the largest scale at which every single number fits, before any sum is looked at."""
+        """
+        Return the largest scale at which every single number fits, before any sum is looked at.
+
+        Without `biases` they are left out of it.
+        """
         assert isinstance(population, SpikingPopulation | ReadoutPopulation)
         highest = self.limits.largest_weight(self.weight_bits)
         candidates = [float(self.limits.threshold_maximum)]
         if isinstance(population, SpikingPopulation) and population.threshold.any():
             candidates = [self.limits.threshold_maximum / float(population.threshold.max())]
         largest_bias = float(np.abs(population.bias).max(initial=0))
-        if largest_bias > 0:
+        if biases and largest_bias > 0:
             candidates.append(self.limits.bias_maximum / largest_bias)
         for group in groups:
             largest = float(np.abs(group.operator.weight).max(initial=0))

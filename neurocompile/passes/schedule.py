@@ -31,19 +31,28 @@ def schedule(network: IntegerNetwork) -> Schedule:
     takes fewer neurons (an input waits on the host, for nothing). Raises `UnsupportedError` for a
     cycle without any delay.
     """
-    for stride in range(1, len(network.populations) + 2):
+    stride, depth = 1, _earliest(network, 1)
+    most = len(network.synapses) + 1  # a longer cycle would pass some group twice
+    while depth is None and stride < most:
+        stride *= 2
         depth = _earliest(network, stride)
-        if depth is not None:
-            return Schedule(
-                _later_where_cheaper(network, depth, stride), network.longest_delay, stride
+    if depth is None:
+        raise UnsupportedError(
+            Problem(
+                "",
+                "a cycle needs a delay of at least one step",
+                f"there is none among {', '.join(group.name for group in network.synapses)}",
             )
-    raise UnsupportedError(
-        Problem(
-            "",
-            "a cycle needs a delay of at least one step",
-            f"there is none among {', '.join(group.name for group in network.synapses)}",
         )
-    )
+    too_small = stride // 2
+    while stride - too_small > 1:  # what is enough for a cycle is enough for more
+        middle = (stride + too_small) // 2
+        tried = _earliest(network, middle)
+        if tried is None:
+            too_small = middle
+        else:
+            stride, depth = middle, tried
+    return Schedule(_later_where_cheaper(network, depth, stride), network.longest_delay, stride)
 
 
 def _least_delay(group: IntegerSynapses) -> int:

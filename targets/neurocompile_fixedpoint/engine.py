@@ -289,6 +289,13 @@ def _execute(
         )
         for neurons in network.neurons
     }
+    # What is later than the sample is long never comes, and needs no memory.
+    network = replace(
+        network,
+        synapses=tuple(
+            replace(group, delay=np.minimum(group.delay, steps)) for group in network.synapses
+        ),
+    )
     longest = {
         population.name: max(
             (int(group.delay.max(initial=0)) for group in network.out_of(population.name)),

@@ -23,3 +23,4 @@ LIMITS = Limits(
 CONV_ATTRIBUTE_MAXIMUM = 127  # Lava's Conv keeps strides, sizes and groups in int8
 CONV_SUM_MAXIMUM = (1 << 23) - 1  # Lava's Conv wraps its sums at 24 bits
 PARTS_MAXIMUM = 256  # processes that a population may be split into; each is one of the system's
+RELAYS_MAXIMUM = 256  # processes of relay neurons

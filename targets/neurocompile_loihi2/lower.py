@@ -39,7 +39,7 @@ from neurocompile.integer import (
 )
 from neurocompile.limits import Limits
 from neurocompile.target import Availability, Executor, Lowered, Option
-from neurocompile_loihi2.limits import CONV_ATTRIBUTE_MAXIMUM, LIMITS, PARTS_MAXIMUM
+from neurocompile_loihi2.limits import CONV_ATTRIBUTE_MAXIMUM, LIMITS, PARTS_MAXIMUM, RELAYS_MAXIMUM
 from neurocompile_loihi2.route import Leg, Routes, in_steps, route, synapse_count
 
 if TYPE_CHECKING:
@@ -86,6 +86,17 @@ class Loihi2Target:
             problems += _problems_of_neurons(program, neurons)
         for group in program.network.synapses:
             problems += _problems_of_synapses(program, group)
+        relays = route(program.network, program.schedule, program.options["balance"]).relays
+        if len(relays) > RELAYS_MAXIMUM:
+            longest = max(relays, key=lambda relay: relay.wait)
+            problems.append(
+                Problem(
+                    longest.source,
+                    f"needs at most {RELAYS_MAXIMUM} layers of relay neurons to wait in",
+                    f"all waits together take {len(relays)}, the longest is {longest.wait} steps",
+                    "use shorter delays, or -O balance=delay",
+                )
+            )
         return problems
 
     def lower(self, program: Program) -> Lowered:

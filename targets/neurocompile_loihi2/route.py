@@ -105,11 +105,13 @@ class _Chains:
 
     def tap(self, source: str, wait: int) -> None:
         """Make sure that `source` can be tapped `wait` steps behind it."""
-        if wait == 0 or (source, wait) in self.relays:
-            return
-        start = wait - (1 if wait % HOP else HOP)
-        self.tap(source, start)
-        self.relays[source, wait] = Relay(source, start, wait)
+        missing: list[Relay] = []
+        while wait > 0 and (source, wait) not in self.relays:
+            start = wait - (1 if wait % HOP else HOP)
+            missing.append(Relay(source, start, wait))
+            wait = start
+        for relay in reversed(missing):
+            self.relays[source, relay.wait] = relay
 
 
 def route(network: IntegerNetwork, schedule: Schedule, balance: str) -> Routes:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -217,7 +218,14 @@ OTHERS = [
 def test_targets_fire_the_spikes_of_the_definition(
     data: Any, name: str, draw_topology: Draw
 ) -> None:
-    """Every layer, sums included, at every step of several samples that stream through one runtime."""
+    """
+    Every layer, sums included, at every step of several samples.
+
+    They stream through one runtime one after the other, or run side by side in replicas.
+    """
+    from neurocompile_loihi2 import run
+
+    most = data.draw(st.sampled_from([1, 1, run.REPLICAS_MAXIMUM]), label="replicas")
     network = draw_topology(data)
     program = compiled(network, name, replace(options_of(data, name, network), validate=False))
     inputs = streamed(network)
@@ -228,7 +236,7 @@ def test_targets_fire_the_spikes_of_the_definition(
     record = [layer for layer in layers if layer not in shown]
     record += [f"membrane/{neurons.name}" for neurons in program.network.neurons]
 
-    with program:
+    with program, mock.patch.object(run, "REPLICAS_MAXIMUM", most):
         ours = program.run(inputs, record)
         definition = program.run(inputs, record, on="fixedpoint")
 
