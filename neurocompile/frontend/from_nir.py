@@ -177,7 +177,15 @@ def _conventions(
     if chosen_reset is None and has_voltage and version >= FIRST_VERSION_WITH_RESET_VOLTAGE:
         chosen_reset = "zero"
         origin["reset"] = f"to v_reset, which the file (NIR {file.version}) names"
+    unused = [name for name, fields in flat.nodes.items() if _has_reset_voltage(fields)]
+    if unused and chosen_reset == "subtract":
+        origin["v_reset"] = f"not used, as {', '.join(unused)} subtract their thresholds"
     return Conventions(chosen_dt, chosen_reset, steps, input_range, origin)
+
+
+def _has_reset_voltage(fields: Any) -> bool:
+    voltage = fields.get("v_reset") if isinstance(fields, Mapping) else None
+    return isinstance(voltage, np.ndarray) and voltage.dtype.kind in "biuf" and bool(voltage.any())
 
 
 def _positive(value: Any) -> float:

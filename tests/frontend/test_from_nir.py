@@ -369,3 +369,20 @@ def test_random_damage_never_escapes_the_error_tree(write: Write) -> None:
         except NeurocompileError:
             refused += 1
     assert refused > 10
+
+
+def test_a_reset_voltage_that_nobody_resets_to_is_told(write_graph: Callable[..., Path]) -> None:
+    full = np.ones(2)
+    neurons = nir.LIF(tau=full, r=full, v_leak=0 * full, v_threshold=full, v_reset=full / 4)
+    shape = np.array([2])
+    nodes = {
+        "in": nir.Input({"input": shape}),
+        "lif": neurons,
+        "out": nir.Output({"output": shape}),
+    }
+    path = write_graph(nodes, [("in", "lif"), ("lif", "out")])
+
+    inferred = from_nir(path, dt=0.5, reset="subtract").inferred
+
+    assert inferred["v_reset"] == "not used, as lif subtract their thresholds"
+    assert "v_reset" not in from_nir(path, dt=0.5, reset="zero").inferred
