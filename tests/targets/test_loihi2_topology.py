@@ -479,10 +479,10 @@ def test_neurons_with_microcode_pulses_and_memory(
     network = IntegerNetwork(
         (
             binary("in", 6),
-            neurons("subtract", 8, reset="subtract", du=3000, dv=[100] * 4 + [4096] * 4),
+            neurons("subtract", 8, reset="subtract", du=3000, dv=[100] * 4 + [4096] * 4, pulse=-90),
             neurons("start", 5, start=starts, du=1500),
             neurons("pulse", 5, start=starts, dv=[512, 512, 512, 2048, 2048]),
-            neurons("cuba", 7, du=[1000] * 3 + [0] * 4, dv=300),
+            neurons("cuba", 7, du=[1000] * 3 + [0] * 4, dv=300, pulse=40 * np.arange(7) - 90),
         ),
         (
             dense("in", "subtract", weights(8, 6)),
@@ -498,10 +498,15 @@ def test_neurons_with_microcode_pulses_and_memory(
 
     processes = [entry["process"] for entry in lowering.layout["populations"]]
     assert processes == ["Microcode", "Microcode", "LIFReset", "LIFReset"]
-    assert lowering.notes[:3] == (
+    assert lowering.notes[:5] == (
         "'subtract' subtracts its threshold: needs microcode on silicon",
+        "'subtract' gets a pulse of input from the host at the first step of each sample",
         "'start' starts from a membrane other than 0: needs microcode on silicon",
+        "'pulse' gets a pulse of input from the host at the first step of each sample",
         "'pulse' is split into 2 processes of equal neurons",
+    )
+    assert "'cuba' gets a pulse of input from the host at the first step of each sample" in (
+        lowering.notes
     )
     same_as_engine(program, samples=4)
 
