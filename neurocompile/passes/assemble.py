@@ -492,6 +492,16 @@ def _with_synaptic_delays(named: list[tuple[str, Path]]) -> list[tuple[str, Path
     return result
 
 
+def _problems_of_leaks(name: str, node: LIF | Integrator) -> Iterable[Problem]:
+    for what, values in (
+        ("leak factor", node.decay),
+        ("current's leak factor", node.current_decay),
+    ):
+        if values is not None and ((values < 0) | (values > 1)).any():
+            extreme = values.flat[int(np.abs(values - 0.5).argmax())]
+            yield Problem(name, f"needs a {what} between 0 and 1", f"it is {extreme:g}")
+
+
 def _problems_of_neurons(name: str, node: LIF) -> Iterable[Problem]:
     if (node.threshold < 0).any():
         yield Problem(
@@ -499,13 +509,7 @@ def _problems_of_neurons(name: str, node: LIF) -> Iterable[Problem]:
             "needs a threshold of at least its reset voltage",
             f"it is {-node.threshold.min():g} below",
         )
-    for what, values in (
-        ("leak factor", node.decay),
-        ("current's leak factor", node.current_decay),
-    ):
-        if values is not None and ((values < 0) | (values > 1)).any():
-            extreme = values.flat[int(np.abs(values - 0.5).argmax())]
-            yield Problem(name, f"needs a {what} between 0 and 1", f"it is {extreme:g}")
+    yield from _problems_of_leaks(name, node)
     if node.reset == "zero" and node.reset_to.any():
         yield Problem(name, "needs a reset to zero", "it is still to be shifted there")
     if node.reset == "subtract" and (node.threshold == 0).any():
@@ -513,13 +517,7 @@ def _problems_of_neurons(name: str, node: LIF) -> Iterable[Problem]:
 
 
 def _problems_of_integrator(network: Network, name: str, node: Integrator) -> Iterable[Problem]:
-    for what, values in (
-        ("leak factor", node.decay),
-        ("current's leak factor", node.current_decay),
-    ):
-        if values is not None and ((values < 0) | (values > 1)).any():
-            extreme = values.flat[int(np.abs(values - 0.5).argmax())]
-            yield Problem(name, f"needs a {what} between 0 and 1", f"it is {extreme:g}")
+    yield from _problems_of_leaks(name, node)
     others = [
         target for target in network.targets(name) if not isinstance(network.nodes[target], Output)
     ]
