@@ -189,7 +189,7 @@ def added(one: Map, other: Map) -> Map | None:
             if (
                 (one.source, one.target) == (other.source, other.target)
                 and one.conv.weight.shape == other.conv.weight.shape
-                and _geometry(same) == _geometry(other.conv)
+                and slide_of(same) == slide_of(other.conv)
             ):
                 total = one.conv.weight + other.conv.weight
                 return replace(one, conv=replace(one.conv, weight=total))
@@ -200,7 +200,8 @@ def _flat(scale: Float) -> tuple[int, ...]:
     return (-1,) if scale.ndim else ()
 
 
-def _geometry(conv: Conv2d) -> tuple[Any, ...]:
+def slide_of(conv: Conv2d) -> tuple[Any, ...]:
+    """Return how a convolution slides: stride, padding, dilation and groups."""
     return conv.stride, conv.padding, conv.dilation, conv.groups
 
 

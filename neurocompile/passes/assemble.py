@@ -64,7 +64,7 @@ from neurocompile.linear import (
     matrix_of,
     operator_of,
 )
-from neurocompile.passes.lower_max_pooling import free_name
+from neurocompile.names import free_name
 from neurocompile.populations import (
     InputPopulation,
     Population,

@@ -24,6 +24,7 @@ from neurocompile.ir import (
     Spiking,
     Threshold,
 )
+from neurocompile.names import free_name
 
 
 def lower_max_pooling(network: Network) -> Network:
@@ -60,16 +61,6 @@ def lower_max_pooling(network: Network) -> Network:
         edges.append((inner, name))
         feedback = {(source, inner if target == name else target) for source, target in feedback}
     return Network(nodes, tuple(edges), network.steps, frozenset(feedback))
-
-
-def free_name(taken: object, wanted: str) -> str:
-    """Return `wanted`, or the first "wanted.2", "wanted.3", ... that is not `taken`."""
-    assert hasattr(taken, "__contains__")
-    name, number = wanted, 1
-    while name in taken:
-        number += 1
-        name = f"{wanted}.{number}"
-    return name
 
 
 def _gets_spikes(network: Network, name: str) -> bool:

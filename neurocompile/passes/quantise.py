@@ -44,6 +44,7 @@ from neurocompile.integer import (
 )
 from neurocompile.ir import Conv2d
 from neurocompile.limits import Limits
+from neurocompile.linear import slide_of
 from neurocompile.passes.prove_ranges import bound_of, excess
 from neurocompile.populations import (
     InputPopulation,
@@ -191,7 +192,7 @@ class _Quantiser:
                 synapses += [_carried(group) for group in network.into(relay.name)]
                 continue
             try:
-                neurons, groups, factor = self._fit(
+                neurons, groups, factor, by_bias = self._fit(
                     population,
                     network.into(population.name),
                     sources,
@@ -204,9 +205,6 @@ class _Quantiser:
             synapses += groups
             if factor > 1:
                 lowered[population.name] = factor
-            into = network.into(population.name)
-            allowed = self._wished_scale(population, into, sources, biases=False)
-            by_bias = allowed / self._wished_scale(population, into, sources)
             if by_bias > 1:
                 cramped[population.name] = by_bias
         raise_all(RangeError, problems)
@@ -219,9 +217,14 @@ class _Quantiser:
         groups: tuple[SynapseGroup, ...],
         inputs: Mapping[str, IntegerInput | IntegerRelay],
         silent_steps: int,
-    ) -> tuple[IntegerNeurons, tuple[IntegerSynapses, ...], float]:
-        """Return the integers at the largest scale whose range proof holds, and how much it shrank."""
-        wanted = scale = self._wished_scale(population, groups, inputs)
+    ) -> tuple[IntegerNeurons, tuple[IntegerSynapses, ...], float, float]:
+        """
+        Return the integers at the largest scale whose range proof holds.
+
+        Besides, by how much the proof shrank the scale, and the biases before it.
+        """
+        allowed = self._wished_scale(population, groups, inputs)
+        wanted = scale = min(allowed, self._scale_of_biases(population))
         for _ in range(SCALE_ATTEMPTS):
             neurons = self._neurons(population, scale)
             integers = tuple(self._synapses(group, neurons.scale, inputs) for group in groups)
@@ -232,7 +235,7 @@ class _Quantiser:
             )
             if not list(excess(bound)):
                 _refuse_vanished(population, groups, integers, wanted / scale, self.steps)
-                return neurons, integers, wanted / scale
+                return neurons, integers, wanted / scale, allowed / wanted
             overshoot = max(
                 bound.current / bound.current_limit, bound.membrane / bound.membrane_limit
             )
@@ -244,27 +247,23 @@ class _Quantiser:
         population: Population,
         groups: tuple[SynapseGroup, ...],
         inputs: Mapping[str, IntegerInput | IntegerRelay],
-        *,
-        biases: bool = True,
     ) -> float:
-        """
-        Return the largest scale at which every single number fits, before any sum is looked at.
-
-        Without `biases` they are left out of it.
-        """
+        """Return the largest scale at which every weight and threshold fits, sums not looked at."""
         assert isinstance(population, SpikingPopulation | ReadoutPopulation)
         highest = self.limits.largest_weight(self.weight_bits)
         candidates = [float(self.limits.threshold_maximum)]
         if isinstance(population, SpikingPopulation) and population.threshold.any():
             candidates = [self.limits.threshold_maximum / float(population.threshold.max())]
-        largest_bias = float(np.abs(population.bias).max(initial=0))
-        if biases and largest_bias > 0:
-            candidates.append(self.limits.bias_maximum / largest_bias)
         for group in groups:
             largest = float(np.abs(group.operator.weight).max(initial=0))
             if largest > 0 and group.name not in self.on_host:
                 candidates.append(highest * _payload_scale(group, inputs) / largest)
         return min(candidates)
+
+    def _scale_of_biases(self, population: SpikingPopulation | ReadoutPopulation) -> float:
+        """Return the largest scale at which every bias fits."""
+        largest = float(np.abs(population.bias).max(initial=0))
+        return self.limits.bias_maximum / largest if largest > 0 else math.inf
 
     def _neurons(
         self, population: SpikingPopulation | ReadoutPopulation, scale: float
@@ -369,22 +368,7 @@ class _Quantiser:
     ) -> IntegerSynapses:
         operator = group.operator
         real = operator.weight * (scale / _payload_scale(group, inputs))
-        geometry = None
-        if isinstance(operator, Conv2d):
-            geometry = Geometry(
-                operator.stride, operator.padding, operator.dilation, operator.groups
-            )
-        views = geometry is not None
-        integers = IntegerSynapses(
-            group.name,
-            group.source,
-            group.target,
-            np.zeros(1, np.int64),
-            geometry,
-            delay=group.delay,
-            source_view=group.source_view if views else (),
-            target_view=group.target_view if views else (),
-        )
+        integers = _without_weights(group)
         if group.name in self.on_host:
             largest = float(np.abs(real).max(initial=0)) or 1.0
             room = ((1 << (HOST_WEIGHT_BITS - 1)) - 1) / largest
@@ -430,22 +414,25 @@ def _payload_scale(group: SynapseGroup, inputs: Mapping[str, IntegerInput | Inte
     return source.scale if isinstance(source, IntegerInput) else 1.0
 
 
-def _carried(group: SynapseGroup) -> IntegerSynapses:
-    """Return the synapses into a sum: the weights are 1, and stay 1."""
+def _without_weights(group: SynapseGroup) -> IntegerSynapses:
+    """Return all of `group` but its weights."""
     operator = group.operator
-    assert isinstance(operator, Conv2d)
-    geometry = Geometry(operator.stride, operator.padding, operator.dilation, operator.groups)
-    weight = np.rint(operator.weight).astype(np.int64)
+    slides = isinstance(operator, Conv2d)
     return IntegerSynapses(
         group.name,
         group.source,
         group.target,
-        weight,
-        geometry,
+        np.zeros(1, np.int64),
+        Geometry(*slide_of(operator)) if isinstance(operator, Conv2d) else None,
         delay=group.delay,
-        source_view=group.source_view,
-        target_view=group.target_view,
+        source_view=group.source_view if slides else (),
+        target_view=group.target_view if slides else (),
     )
+
+
+def _carried(group: SynapseGroup) -> IntegerSynapses:
+    """Return the synapses into a sum: the weights are 1, and stay 1."""
+    return replace(_without_weights(group), weight=np.rint(group.operator.weight).astype(np.int64))
 
 
 def _silent_steps(network: PopulationNetwork) -> dict[str, int]:

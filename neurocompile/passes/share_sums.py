@@ -25,8 +25,8 @@ from typing import Literal
 import numpy as np
 
 from neurocompile.ir import Conv2d
-from neurocompile.linear import identity, operator_of
-from neurocompile.passes.lower_max_pooling import free_name
+from neurocompile.linear import identity, operator_of, slide_of
+from neurocompile.names import free_name
 from neurocompile.populations import (
     PopulationNetwork,
     SpikingPopulation,
@@ -117,10 +117,12 @@ def _same_map(one: SynapseGroup, other: SynapseGroup) -> bool:
         return False
     if (one.source_view, one.target_view) != (other.source_view, other.target_view):
         return False
-    if isinstance(first, Conv2d) and isinstance(second, Conv2d):
-        slides = [(c.stride, c.padding, c.dilation, c.groups) for c in (first, second)]
-        if slides[0] != slides[1]:
-            return False
+    if (
+        isinstance(first, Conv2d)
+        and isinstance(second, Conv2d)
+        and slide_of(first) != slide_of(second)
+    ):
+        return False
     return first.weight is second.weight or np.array_equal(first.weight, second.weight)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from neurocompile.ir import Network
 from neurocompile.training.architectures import ResNet19, SewResNet, VggSnn
 from neurocompile.training.networks import SpikingNetwork, trace
 
-SHARED = Path(os.environ.get("NEUROCOMPILE_SHARED", Path(__file__).parents[3] / "shared"))
 SETTLING = 30
 GRID = InputRange(0.0, 1.0, 1 / 255)
 
@@ -103,13 +101,11 @@ def digit_images() -> Callable[[int, int], NDArray[np.float64]]:
 
 
 @pytest.fixture(scope="session")
-def cifar_images() -> Callable[[int, int], NDArray[np.float64]]:
+def cifar_images(shared_data: Path) -> Callable[[int, int], NDArray[np.float64]]:
     """CIFAR-10 test images, averaged down to a size; skipped where they are not at hand."""
 
     def make(count: int, size: int) -> NDArray[np.float64]:
-        file = SHARED / "data" / "images" / "cifar10_jpeg.npz"
-        if not file.is_file():
-            pytest.skip("the CIFAR-10 images are not here")
+        file = shared_data / "images" / "cifar10_jpeg.npz"
         with np.load(file, allow_pickle=False) as arrays:
             images = arrays["x_test"][:count].transpose(0, 3, 1, 2) / 255
         factor = 32 // size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,6 @@ from neurocompile.pipeline import CompileOptions, compile_network
 from neurocompile.program import Program
 from neurocompile.target import find
 
-GRAPHS = (
-    Path(os.environ.get("NEUROCOMPILE_SHARED", Path(__file__).parents[3] / "shared"))
-    / "data"
-    / "nir"
-)
 RECURRENT = {
     "braille_noDelay_bias_zero": "zero",
     "braille_noDelay_noBias_subtract": "subtract",
@@ -29,11 +24,12 @@ STEPS = 100
 RATES = (0.0, 0.05, 0.2, 0.6)
 
 
-def graph(name: str) -> Network:
-    file = GRAPHS / f"{name}.nir"
-    if not file.is_file():
-        pytest.skip("the third-party graphs are not here")
-    return from_nir(file, dt=1e-4, reset=RECURRENT[name]).network
+@pytest.fixture
+def graph(shared_data: Path) -> Callable[[str], Network]:
+    """Reads a third-party graph by name."""
+    return lambda name: (
+        from_nir(shared_data / "nir" / f"{name}.nir", dt=1e-4, reset=RECURRENT[name]).network
+    )
 
 
 def spikes(shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -58,7 +54,9 @@ def identical(program: Program, inputs: NDArray[np.float64]) -> dict[str, NDArra
 
 @pytest.mark.lava
 @pytest.mark.parametrize("name", RECURRENT)
-def test_a_recurrent_braille_network_fires_the_same_spikes_on_lava(name: str) -> None:
+def test_a_recurrent_braille_network_fires_the_same_spikes_on_lava(
+    name: str, graph: Callable[[str], Network]
+) -> None:
     network = graph(name)
     (shape,) = {network.shapes["input"]}
 
@@ -72,7 +70,7 @@ def test_a_recurrent_braille_network_fires_the_same_spikes_on_lava(name: str) ->
     assert len(microcode) == (2 if RECURRENT[name] == "subtract" else 0)
 
 
-def test_the_nested_graph_is_the_flat_one() -> None:
+def test_the_nested_graph_is_the_flat_one(graph: Callable[[str], Network]) -> None:
     flat, nested = (graph(name) for name in list(RECURRENT)[::2])
     inputs = spikes(flat.shapes["input"])
 
