@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 Integer = NDArray[np.int64]
 Shape = tuple[int, ...]
 Reset = Literal["zero", "subtract"]
+Comparison = Literal[">", ">="]
 Shows = Literal["spikes", "input", "membrane"]
 
 STATE_FRACTION_BITS = 6  # Lava LIF, fixed_pt model: a_in << 6 and vth << 6

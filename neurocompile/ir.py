@@ -8,11 +8,14 @@ a `Network` in hand is legal: names exist, shapes fit, numbers are finite, every
 A spiking node computes, at each step (NIR's equations, already discretised with the file's dt):
 
     i = current_decay * i + I         0 for LIF and IF: i is the input of this step
-    u = decay * v + (1 - decay) * leak + gain * i
-    a = 1 if u > threshold else 0
-    v = reset_to if a else u          (reset "zero")     or     u - threshold * a   ("subtract")
+    u = decay * v + (1 - decay) * leak + gain * i             at least `floor`, where there is one
+    a = 1 if u > threshold else 0                             or u >= threshold, as `comparison` says
+    v = reset_to if a else u          (reset "zero")     or     u - subtracts * a   ("subtract")
 
-with i = 0 and v = start before a sample. A feedback edge carries the spikes of the previous step, and
+with i = 0 and v = start before a sample. Neurons that fire up to `most_spikes` times in one step count
+how often their threshold fits into u, floor(u / threshold) for ">=" and ceil(u / threshold) - 1 for ">",
+and send that number as one graded spike. In the `refractory` steps after a spike u and v are reset_to,
+and nothing fires; the current goes on. A feedback edge carries the spikes of the previous step, and
 nothing at the first.
 """
 
@@ -29,7 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neurocompile.data import InputRange
 from neurocompile.errors import NirFormatError, Problem, raise_all
-from neurocompile.integer import Reset, Shape, conv_output, image_shape
+from neurocompile.integer import Comparison, Reset, Shape, conv_output, image_shape
 
 Float = NDArray[np.float64]
 
@@ -165,7 +168,8 @@ class LIF:
     Leaky integrate-and-fire neurons, with a synaptic current where `current_decay` is given (CUBA).
 
     All arrays have the shape of the population. Passes may shift the membrane: what the source of the
-    network calls its membrane is u + `origin`.
+    network calls its membrane is u + `origin`. `subtracts` is what a spike takes off the membrane (None:
+    the threshold); `most_spikes` how many a step can have (None: no limit).
     """
 
     decay: Float
@@ -177,6 +181,11 @@ class LIF:
     current_decay: Float | None = None
     start: Float | None = None  # of the membrane, before the first step; None is 0
     origin: Float | None = None  # None is 0
+    comparison: Comparison = ">"
+    subtracts: Float | None = None
+    most_spikes: int | None = 1
+    floor: Float | None = None
+    refractory: int = 0  # steps
 
     def __post_init__(self) -> None:
         _own_arrays(self)
@@ -185,12 +194,22 @@ class LIF:
     def shape(self) -> Shape:
         return self.threshold.shape
 
+    @property
+    def taken(self) -> Float:
+        """What a spike takes off the membrane, where it is not reset to a voltage."""
+        return self.threshold if self.subtracts is None else self.subtracts
+
 
 @dataclass(frozen=True)
 class Threshold:
-    """Neurons without memory: a spike at each step whose input is above `threshold` (*shape)."""
+    """
+    Neurons without memory: a spike at each step whose input is above `threshold` (*shape).
+
+    With the `comparison` ">=" an input at the threshold fires as well.
+    """
 
     threshold: Float
+    comparison: Comparison = ">"
 
     def __post_init__(self) -> None:
         _own_arrays(self)
@@ -302,6 +321,22 @@ def _windows(
     return height, width
 
 
+def _problems_of_firing(name: str, node: LIF) -> Iterable[Problem]:
+    """Yield why neurons cannot fire several times a step, or rest afterwards."""
+    if node.most_spikes != 1:
+        if (node.threshold <= 0).any():
+            least = node.threshold.min()
+            yield Problem(
+                name, "needs thresholds above 0 to fire several times", f"one is {least:g}"
+            )
+        if node.most_spikes is not None and node.most_spikes < 1:
+            yield Problem(name, "needs at least 1 spike a step", f"it has {node.most_spikes}")
+    if node.refractory < 0:
+        yield Problem(name, "needs refractory steps from 0 on", f"there are {node.refractory}")
+    if node.floor is not None and (node.floor > node.threshold).any():
+        yield Problem(name, "needs a lowest membrane below its threshold", "it is above")
+
+
 @dataclass(frozen=True)
 class Network:
     """
@@ -309,12 +344,15 @@ class Network:
 
     `steps` is the number of steps a sample was trained with, `None` if the source does not say.
     `feedback` are the edges that carry the previous step's spikes; without them there is no cycle.
+    `weight_unit` is given where the source computes in integers already: its weights, thresholds and
+    biases are multiples of it, and stay these integers.
     """
 
     nodes: Mapping[str, Node]
     edges: tuple[Edge, ...]
     steps: int | None = None
     feedback: frozenset[Edge] = frozenset()
+    weight_unit: float | None = None
     shapes: Mapping[str, Shape] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -337,7 +375,7 @@ class Network:
     def replaced(self, nodes: Mapping[str, Node], edges: Iterable[Edge] | None = None) -> Network:
         """Return a network with other nodes and edges; feedback edges that are left stay feedback."""
         kept = self.edges if edges is None else tuple(edges)
-        return Network(nodes, kept, self.steps, self.feedback & set(kept))
+        return Network(nodes, kept, self.steps, self.feedback & set(kept), self.weight_unit)
 
     def of_type(self, kind: Any) -> tuple[str, ...]:
         """Return the names of the nodes of a type, in order."""
@@ -386,6 +424,8 @@ class Network:
                         f"{count} of {value.size} are NaN or infinite",
                         "train it again, or repair the file",
                     )
+            if isinstance(node, LIF):
+                yield from _problems_of_firing(name, node)
 
     def _order(self) -> tuple[str, ...]:
         graph: TopologicalSorter[str] = TopologicalSorter(

@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from neurocompile.data import Inputs, by_input, sample_count
-from neurocompile.integer import image_shape
+from neurocompile.integer import Comparison, image_shape
 from neurocompile.ir import (
     LIF,
     Conv2d,
@@ -47,12 +47,12 @@ class Trace:
     """
     What a network did: by output and by layer, arrays (samples, steps, *shape).
 
-    `spikes` are 0 or 1. `membrane` is the membrane as it was compared with the threshold, before
+    `spikes` are 0 or 1, or the number of spikes in one step. `membrane` is the membrane as it was compared with the threshold, before
     any reset, in the units of the network that ran.
     """
 
     outputs: Mapping[str, NDArray[np.float64]]
-    spikes: Mapping[str, NDArray[np.uint8]]
+    spikes: Mapping[str, NDArray[Any]]
     membrane: Mapping[str, NDArray[np.float64]]
 
     @property
@@ -99,14 +99,32 @@ def joined(parts: Sequence[Trace]) -> Trace:
     )
 
 
+def fired(
+    membrane: Float, threshold: Float, comparison: Comparison, most_spikes: int | None
+) -> Float:
+    """Return how many spikes neurons fire at `membrane`: 0 or 1, or up to `most_spikes` (None: any)."""
+    if most_spikes == 1:
+        above = membrane >= threshold if comparison == ">=" else membrane > threshold
+        return above.astype(np.float64)
+    fits = membrane / threshold
+    count: Float = np.floor(fits) if comparison == ">=" else np.ceil(fits) - 1
+    return np.clip(count, 0, most_spikes)
+
+
+def spike_type(most_spikes: int | None) -> type[np.unsignedinteger[Any]]:
+    """Return the type in which traces keep spikes."""
+    return np.uint8 if most_spikes == 1 else np.uint32
+
+
 class MembraneState:
-    """i and v of neurons, (samples, *shape), and the step that both make."""
+    """i and v of neurons, (samples, *shape), how long they still rest, and the step that all make."""
 
     def __init__(self, node: LIF | Integrator, samples: int) -> None:
         self.node = node
         self.current: Float = np.zeros((samples, *node.shape))
         start = node.start if isinstance(node, LIF) and node.start is not None else 0.0
         self.membrane: Float = np.broadcast_to(start, (samples, *node.shape)).astype(np.float64)
+        self.resting = np.zeros((samples, *node.shape), np.int64)
 
     def step(self, arriving: Float) -> tuple[Float, Float]:
         """Return the spikes (none of an integrator) and the membrane before the reset."""
@@ -121,12 +139,25 @@ class MembraneState:
         if isinstance(node, Integrator):
             self.membrane = membrane
             return np.zeros_like(membrane), membrane
-        fired = membrane > node.threshold
+        if node.floor is not None:
+            membrane = np.maximum(membrane, node.floor)
+        if node.refractory:
+            membrane = np.where(self.resting > 0, node.reset_to, membrane)
+        spikes = fired(membrane, node.threshold, node.comparison, node.most_spikes)
+        if node.refractory:
+            spikes = np.where(self.resting > 0, 0.0, spikes)
+            self.resting = np.where(spikes > 0, node.refractory, np.maximum(self.resting - 1, 0))
         if node.reset == "zero":
-            self.membrane = np.where(fired, node.reset_to, membrane)
+            self.membrane = np.where(spikes > 0, node.reset_to, membrane)
         else:
-            self.membrane = membrane - node.threshold * fired
-        return fired.astype(np.float64), membrane
+            self.membrane = membrane - node.taken * spikes
+        return spikes, membrane
+
+
+def most_of(network: Network, name: str) -> int | None:
+    """Return how many spikes a neuron of a spiking node can fire in one step (None: any number)."""
+    node = network.nodes[name]
+    return node.most_spikes if isinstance(node, LIF) else 1
 
 
 def _simulate(network: Network, inputs: Mapping[str, Float], membranes: bool) -> Trace:
@@ -137,7 +168,10 @@ def _simulate(network: Network, inputs: Mapping[str, Float], membranes: bool) ->
         if isinstance(node, LIF | Integrator)
     }
     layers = network.of_type(Spiking)
-    spikes = {name: np.zeros((samples, steps, *network.shapes[name]), np.uint8) for name in layers}
+    spikes = {
+        name: np.zeros((samples, steps, *network.shapes[name]), spike_type(most_of(network, name)))
+        for name in layers
+    }
     traces = {
         name: np.zeros((samples, steps, *network.shapes[name])) for name in layers if membranes
     }
@@ -171,11 +205,11 @@ def _simulate(network: Network, inputs: Mapping[str, Float], membranes: bool) ->
                 np.zeros(()),
             )
             if isinstance(node, LIF | Integrator):
-                fired, membrane = states[name].step(total)
-                values[name] = fired if isinstance(node, LIF) else membrane
+                spiked, membrane = states[name].step(total)
+                values[name] = spiked if isinstance(node, LIF) else membrane
             elif isinstance(node, Threshold):
                 membrane = total
-                values[name] = (total > node.threshold).astype(np.float64)
+                values[name] = fired(total, node.threshold, node.comparison, 1)
             elif isinstance(node, Delay):
                 late[name] = np.concatenate([total[np.newaxis], late[name][:-1]])
                 values[name] = delayed(late[name], delays[name])

@@ -389,17 +389,19 @@ def _neuron(
     reset_to = _array(fields, "v_reset") if "v_reset" in fields else np.zeros_like(threshold)
     if conventions.reset == "subtract":
         reset_to = np.zeros_like(threshold)
-    arrays = {
-        "decay": decay,
-        "gain": gain,
-        "leak": leak,
-        "threshold": threshold,
-        "reset_to": reset_to,
-    }
+    parameters = [decay, gain, leak, threshold, reset_to]
     if current_decay is not None:
-        arrays["current_decay"] = current_decay
-    broadcast = _broadcast(*arrays.values())
-    return LIF(**dict(zip(arrays, broadcast, strict=True)), reset=conventions.reset)
+        parameters.append(current_decay)
+    decay, gain, leak, threshold, reset_to, *rest = _broadcast(*parameters)
+    return LIF(
+        decay,
+        gain,
+        leak,
+        threshold,
+        reset_to,
+        conventions.reset,
+        current_decay=rest[0] if rest else None,
+    )
 
 
 def _broadcast(*arrays: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:

@@ -60,7 +60,7 @@ def lower_max_pooling(network: Network) -> Network:
         edges = [(source, inner if target == name else target) for source, target in edges]
         edges.append((inner, name))
         feedback = {(source, inner if target == name else target) for source, target in feedback}
-    return Network(nodes, tuple(edges), network.steps, frozenset(feedback))
+    return Network(nodes, tuple(edges), network.steps, frozenset(feedback), network.weight_unit)
 
 
 def _gets_spikes(network: Network, name: str) -> bool:
