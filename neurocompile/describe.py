@@ -8,11 +8,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurocompile.integer import IntegerInput, IntegerNeurons, IntegerRelay
+from neurocompile.integer import (
+    NO_FLOOR,
+    STATE_FRACTION_BITS,
+    IntegerInput,
+    IntegerNeurons,
+    IntegerRelay,
+)
 from neurocompile.ir import Network
 from neurocompile.stages import Stage
 
 HIDDEN = ("name", "shape", "input_shape")
+USUAL = {
+    "comparison": ">",
+    "most_spikes": 1,
+    "refractory": 0,
+    "inclusive": False,
+    "saturates": False,
+    "most": 1,
+    "floor": NO_FLOOR,
+}
+"""What goes without saying; so does what spikes subtract where they do not, or take the threshold."""
 
 
 def describe(stage: Stage) -> list[str]:
@@ -73,9 +89,18 @@ def _fields(thing: Any) -> str:
     for name, value in vars(thing).items():
         if name in HIDDEN or value is None or name.startswith("_"):
             continue
+        if name in USUAL and bool(np.all(value == USUAL[name])):
+            continue
+        if name == "subtracts" and (thing.reset == "zero" or _takes_threshold(thing)):
+            continue
         text = _values(value) if isinstance(value, np.ndarray) else str(value)
         parts.append(f"{name} {text}")
     return ", ".join(parts)
+
+
+def _takes_threshold(thing: Any) -> bool:
+    unit = 1 << STATE_FRACTION_BITS if isinstance(thing, IntegerNeurons) else 1
+    return bool((thing.subtracts == unit * thing.threshold).all())
 
 
 def _values(values: NDArray[Any]) -> str:

@@ -6,6 +6,7 @@ Every exception that neurocompile raises on purpose.
     ├── DataError                     a data set or an .npz file is not what the network needs
     ├── FormatError                   a file is damaged, hostile or not what its name says
     │   ├── NirFormatError
+    │   ├── NetxFormatError
     │   ├── ProgramFormatError
     │   └── CheckpointError
     ├── UnsupportedError              the network is legal, but this compiler or target cannot do it
@@ -78,6 +79,10 @@ class FormatError(NeurocompileError):
 
 class NirFormatError(FormatError):
     """A file is not a NIR graph, or a graph that contradicts itself."""
+
+
+class NetxFormatError(FormatError):
+    """A file is not a `.net` network of lava-dl, or one that contradicts itself."""
 
 
 class ProgramFormatError(FormatError):

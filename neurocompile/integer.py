@@ -26,6 +26,8 @@ Shows = Literal["spikes", "input", "membrane"]
 
 STATE_FRACTION_BITS = 6  # Lava LIF, fixed_pt model: a_in << 6 and vth << 6
 READOUT_THRESHOLD = 131071  # the largest 17-bit threshold: a read-out must never reach it
+AS_THRESHOLD = -1  # of `subtracts`: what a spike takes off is its threshold
+NO_FLOOR = -((1 << 23) - 1)  # state units: where Lava's membrane saturates anyway
 
 
 def frozen_integers(values: ArrayLike) -> Integer:
@@ -89,10 +91,19 @@ class IntegerNeurons:
 
     `du`, `dv` and `threshold` are one number each, as the chip wants them, or arrays that broadcast to
     `shape`, which a target splits into populations of equal neurons. `scale` is the number of weight
-    units in one unit of the float network's membrane, which is v / (64 scale) + `origin`. `reset` "zero" is Lava's LIF; "subtract" takes
-    the threshold off the membrane instead, which needs microcode on the chip. At the first step of each
-    sample `pulse` (weight units) is added to the input sum, and `start` (state units, multiples of 64) to
-    the membrane.
+    units in one unit of the float network's membrane, which is v / (64 scale) + `origin`. At the first
+    step of each sample `pulse` (weight units) is added to the input sum, and `start` (state units,
+    multiples of 64) to the membrane.
+
+    Lava's LIF fires above its threshold and resets to zero. What follows needs microcode on the chip:
+    `reset` "subtract" takes `subtracts` (state units; `AS_THRESHOLD`: the threshold) off the membrane for each
+    spike; `inclusive` neurons fire at their threshold, too; `most` is how often the threshold may fit
+    into the membrane in one step, and is sent as one graded spike; the membrane never falls below
+    `floor` (state units; `NO_FLOOR`: where Lava's saturates); in the `refractory` steps after a spike
+    the membrane is 0 and nothing fires.
+
+    Neurons that `saturates` is true for may have inputs that take their membrane out of its range, where
+    it stays at the end: on every target alike, and counted whenever they run.
 
     What a population `shows` is its spikes; or, for a read-out, which is proven never to reach its
     threshold, what it receives at each step ("input") or its membrane ("membrane").
@@ -111,9 +122,27 @@ class IntegerNeurons:
     start: Integer = field(default_factory=lambda: frozen_integers(0))
     pulse: Integer = field(default_factory=lambda: frozen_integers(0))
     origin: NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
+    subtracts: Integer = field(default_factory=lambda: frozen_integers(AS_THRESHOLD))
+    inclusive: bool = False
+    most: int = 1
+    floor: Integer = field(default_factory=lambda: frozen_integers(NO_FLOOR))
+    refractory: int = 0
+    saturates: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("du", "dv", "threshold", "bias_mantissa", "start", "pulse"):
+        if np.array_equal(self.subtracts, AS_THRESHOLD):
+            in_state_units = np.asarray(self.threshold, np.int64) << STATE_FRACTION_BITS
+            object.__setattr__(self, "subtracts", in_state_units)
+        for name in (
+            "du",
+            "dv",
+            "threshold",
+            "bias_mantissa",
+            "start",
+            "pulse",
+            "subtracts",
+            "floor",
+        ):
             object.__setattr__(self, name, frozen_integers(getattr(self, name)))
         origin = np.array(self.origin, dtype=np.float64)
         origin.flags.writeable = False
@@ -123,6 +152,22 @@ class IntegerNeurons:
     def readout(self) -> bool:
         """Whether the population never fires."""
         return self.shows != "spikes"
+
+    @property
+    def plain(self) -> bool:
+        """Whether these are Lava's LIF neurons, which fire once, above a threshold, and reset to zero."""
+        return (
+            self.reset == "zero"
+            and not self.inclusive
+            and self.most == 1
+            and self.refractory == 0
+            and not self.floored
+        )
+
+    @property
+    def floored(self) -> bool:
+        """Whether some membranes stop before they saturate."""
+        return bool((self.floor > NO_FLOOR).any())
 
     def in_source_units(self, states: NDArray[Any]) -> NDArray[np.float64]:
         """Return membranes (..., *shape), in state units, as the source network counts them."""

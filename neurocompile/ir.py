@@ -329,6 +329,9 @@ def _problems_of_firing(name: str, node: LIF) -> Iterable[Problem]:
             yield Problem(
                 name, "needs thresholds above 0 to fire several times", f"one is {least:g}"
             )
+        if node.reset == "zero" and node.reset_to.any():
+            # Moving the reset to 0 would move the threshold, but not what it is counted from.
+            yield Problem(name, "needs a reset to 0 to fire several times a step", "it is another")
         if node.most_spikes is not None and node.most_spikes < 1:
             yield Problem(name, "needs at least 1 spike a step", f"it has {node.most_spikes}")
     if node.refractory < 0:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from neurocompile.errors import Problem
 from neurocompile.integer import (
+    NO_FLOOR,
     STATE_FRACTION_BITS,
     Geometry,
     IntegerInput,
@@ -94,10 +95,34 @@ def _problems_of_population(population: IntegerPopulation) -> Iterable[Problem]:
             )
         if (population.start % (1 << STATE_FRACTION_BITS)).any():
             yield Problem(population.name, "needs a start in whole weight units")
-        if population.readout and (population.reset != "zero" or population.start.any()):
+        if population.readout and (
+            not population.plain or population.saturates or population.start.any()
+        ):
             yield Problem(population.name, "must start at 0 and never reset, as a read-out")
+        yield from _problems_of_firing(population)
         if population.shows == "input" and population.pulse.any():
             yield Problem(population.name, "must get no pulse, as it shows its input")
+
+
+def _problems_of_firing(neurons: IntegerNeurons) -> Iterable[Problem]:
+    if not 1 <= neurons.most <= LARGEST_PAYLOAD:
+        yield Problem(neurons.name, "needs a number of spikes a step", f"it is {neurons.most}")
+    if neurons.most > 1 and neurons.threshold.min(initial=1) < 1:
+        least = neurons.threshold.min()
+        yield Problem(
+            neurons.name, "needs thresholds from 1 to fire several times", f"one is {least}"
+        )
+    if not 0 <= neurons.refractory <= LONGEST_DELAY:
+        yield Problem(neurons.name, "needs refractory steps", f"there are {neurons.refractory}")
+    if neurons.subtracts.min(initial=0) < 0:
+        yield Problem(
+            neurons.name, "must subtract something", f"it adds {-neurons.subtracts.min()}"
+        )
+    if (
+        neurons.floor.size
+        and not NO_FLOOR <= neurons.floor.min() <= neurons.floor.max() <= -NO_FLOOR
+    ):
+        yield Problem(neurons.name, f"needs a floor from {NO_FLOOR} to {-NO_FLOOR}")
 
 
 def _problems_of_synapses(network: IntegerNetwork, group: IntegerSynapses) -> Iterable[Problem]:

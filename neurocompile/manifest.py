@@ -29,11 +29,11 @@ from neurocompile.integer import (
 )
 
 FORMAT = "neurocompile program"
-VERSION = 2
+VERSION = 3
 MANIFEST = "program.json"
 
 REAL = ("origin",)
-NUMBER_OR_ARRAY = ("du", "dv", "threshold", "start", "pulse", *REAL)
+NUMBER_OR_ARRAY = ("du", "dv", "threshold", "start", "pulse", "subtracts", "floor", *REAL)
 """Fields of neurons that are one number, or one per neuron; all but `REAL` are integers."""
 
 
@@ -203,6 +203,10 @@ def _describe_population(population: IntegerPopulation) -> dict[str, Any]:
         "shape": list(population.shape),
         **{field: _number_or_tensor(getattr(population, field)) for field in NUMBER_OR_ARRAY},
         "reset": population.reset,
+        "inclusive": population.inclusive,
+        "most": population.most,
+        "refractory": population.refractory,
+        "saturates": population.saturates,
         "bias_mantissa": _tensor_entry(population.bias_mantissa),
         "bias_exponent": population.bias_exponent,
         "scale": population.scale,
@@ -243,6 +247,10 @@ def _population(entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -
         scale=float(entry["scale"]),
         shows=_one_of(entry["shows"], ("spikes", "input", "membrane")),
         reset=_one_of(entry["reset"], ("zero", "subtract")),
+        inclusive=bool(_one_of(entry["inclusive"], (False, True))),
+        most=int(entry["most"]),
+        refractory=int(entry["refractory"]),
+        saturates=bool(_one_of(entry["saturates"], (False, True))),
     )
 
 

@@ -21,23 +21,30 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile import __version__
-from neurocompile.errors import UnsupportedError, raise_all
+from neurocompile.errors import (
+    NeurocompileError,
+    Problem,
+    RangeError,
+    UnsupportedError,
+    raise_all,
+)
 from neurocompile.integer import Schedule
 from neurocompile.ir import Network
 from neurocompile.passes.assemble import assemble
 from neurocompile.passes.lower_max_pooling import lower_max_pooling
 from neurocompile.passes.lower_thresholds import lower_thresholds
-from neurocompile.passes.prove_ranges import prove_ranges
-from neurocompile.passes.quantise import FirstLayer, quantise
+from neurocompile.passes.prove_ranges import find_bounds
+from neurocompile.passes.quantise import FirstLayer, Membranes, Quantised, quantise
 from neurocompile.passes.schedule import schedule
 from neurocompile.passes.share_sums import SharedSum, Sums, share_sums
 from neurocompile.passes.shift_resets import shift_resets
+from neurocompile.populations import PopulationNetwork
 from neurocompile.program import Program
 from neurocompile.stages import LEGAL, Stage, check_stage
 from neurocompile.target import Target, resolve_options
@@ -48,6 +55,9 @@ STEPS_IF_UNKNOWN = 100
 PASSES = tuple(LEGAL)  # "import" and the passes, in order
 
 Observe = Callable[[str, Stage], None]  # called with each pass's name and what it made
+
+S = TypeVar("S")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -63,25 +73,58 @@ class CompileOptions:
     weight_bits: int = 8
     steps: int | None = None
     first_layer: FirstLayer = "auto"
+    membranes: Membranes = "proven"
     sums: Sums = "auto"
     validate: bool | None = None
     calibration: Mapping[str, NDArray[Any]] | None = None
     target_options: Mapping[str, str] = field(default_factory=dict)
 
 
-class _Passes:
-    """Applies passes one after the other, checking each."""
+class Passes:
+    """
+    Applies passes one after the other, checking what each made; the first refusal ends it.
 
-    def __init__(self, validator: Validator | None, observe: Observe | None) -> None:
+    `check` has another kind, which goes on behind a refusal; `options` may then change on the way.
+    """
+
+    def __init__(
+        self,
+        options: CompileOptions,
+        *,
+        validator: Validator | None = None,
+        observe: Observe | None = None,
+    ) -> None:
+        self.options = options
         self.validator = validator
         self.observe = observe
 
+    def apply(self, name: str, function: Callable[[S], Made], stage: S) -> Made:
+        """Return what the pass `name` makes of `stage`."""
+        del name
+        return function(stage)
+
+    def refuse(self, stage: str, kind: type[NeurocompileError], problems: list[Problem]) -> None:
+        """Raise what is wrong behind the passes, if anything is."""
+        del stage
+        raise_all(kind, problems)
+
     def done(self, name: str, stage: Stage) -> None:
+        """Check what the pass `name` made, and show it."""
         check_stage(name, stage)
         if self.validator and name != "import":
             self.validator.after(name, stage)
         if self.observe:
             self.observe(name, stage)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the passes made: populations of real numbers, their integers, and the program without files."""
+
+    populations: PopulationNetwork
+    sums: tuple[SharedSum, ...]
+    quantised: Quantised
+    program: Program
 
 
 def compile_network(
@@ -92,38 +135,65 @@ def compile_network(
 
     Raises an error of `neurocompile.errors` with all reasons if there can be none.
     """
-    target_options = resolve_options(target, options.target_options)
+    chosen = resolve_options(target, options.target_options)
+    options = replace(options, target_options=chosen)
     steps = options.steps or network.steps or STEPS_IF_UNKNOWN
     validator, skipped = _validator(network, options, steps)
-    passes = _Passes(validator, observe)
+    passes = Passes(options, validator=validator, observe=observe)
+    compiled = run_passes(network, target, passes)
+    program = compiled.program
+    lowered = target.lower(program)
+    validation = skipped or {
+        "samples": len(next(iter(validator.inputs.values()))) if validator else 0,
+        "passes": [report.to_json() for report in validator.reports] if validator else [],
+    }
+    notes = [*_notes(compiled, program.schedule), *lowered.notes]
+    facts = {**program.facts, "validation": validation, "notes": notes}
+    return replace(program, facts=facts, extra_files=dict(lowered.files))
+
+
+def run_passes(network: Network, target: Target, passes: Passes) -> Compiled:
+    """
+    Return what all `passes` make of `network`, but for the files that `target` adds.
+
+    The options of `passes` name all those of the target.
+    """
+    options = passes.options
+    steps = options.steps or network.steps or STEPS_IF_UNKNOWN
 
     passes.done("import", network)
-    unpooled = lower_max_pooling(network)
+    unpooled = passes.apply("lower_max_pooling", lower_max_pooling, network)
     passes.done("lower_max_pooling", unpooled)
-    firing = lower_thresholds(unpooled)
+    firing = passes.apply("lower_thresholds", lower_thresholds, unpooled)
     passes.done("lower_thresholds", firing)
-    shifted = shift_resets(firing)
+    shifted = passes.apply("shift_resets", shift_resets, firing)
     passes.done("shift_resets", shifted)
-    assembled = assemble(shifted)
+    assembled = passes.apply("assemble", assemble, shifted)
     passes.done("assemble", assembled)
     populations, sums = share_sums(
         assembled, sums=options.sums, largest_sum=target.limits.payload_maximum
     )
     passes.done("share_sums", populations)
-    quantised = quantise(
-        populations,
-        target.limits,
-        weight_bits=options.weight_bits,
-        steps=steps,
-        first_layer=options.first_layer,
-    )
+
+    def in_integers(network: PopulationNetwork) -> Quantised:
+        return quantise(
+            network,
+            target.limits,
+            weight_bits=passes.options.weight_bits,
+            steps=steps,
+            first_layer=passes.options.first_layer,
+            membranes=passes.options.membranes,
+        )
+
+    quantised = passes.apply("quantise", in_integers, populations)
     passes.done("quantise", quantised.network)
-    bounds = prove_ranges(quantised.network, target.limits, steps=steps)
-    timing = schedule(quantised.network)
+    bounds, problems = find_bounds(quantised.network, target.limits, steps=steps)
+    passes.refuse("prove_ranges", RangeError, problems)
+    timing = passes.apply("schedule", schedule, quantised.network)
 
     program = Program(
         target=target.name,
-        options=target_options,
+        options=options.target_options,
         network=quantised.network,
         schedule=timing,
         bounds=bounds,
@@ -132,27 +202,16 @@ def compile_network(
         facts={
             "first_layer": {"computed_by": quantised.first_layer, "because": quantised.reason},
             "quantisation": {
-                "weight_bits": options.weight_bits,
+                "weight_bits": passes.options.weight_bits,
                 "scales_lowered_by_range_proof": dict(quantised.lowered),
                 "scales_lowered_by_biases": dict(quantised.cramped),
-            },
-            "validation": skipped
-            or {
-                "samples": len(next(iter(validator.inputs.values()))) if validator else 0,
-                "passes": [report.to_json() for report in validator.reports] if validator else [],
             },
             "limits": asdict(target.limits),
             "versions": versions(),
         },
     )
-    raise_all(UnsupportedError, target.check(program))
-    lowered = target.lower(program)
-    notes = [*_notes(sums, timing), *lowered.notes]
-    return replace(
-        program,
-        facts={**program.facts, "notes": notes},
-        extra_files=dict(lowered.files),
-    )
+    passes.refuse("target", UnsupportedError, target.check(program))
+    return Compiled(populations, sums, quantised, program)
 
 
 def _validator(
@@ -167,9 +226,12 @@ def _validator(
     return Validator(probe_inputs(network, options.calibration, steps=steps), network), None
 
 
-def _notes(sums: tuple[SharedSum, ...], timing: Schedule) -> list[str]:
-    notes = []
-    for shared in sums:
+def _notes(compiled: Compiled, timing: Schedule) -> list[str]:
+    notes = [
+        f"the membranes of '{name}' would saturate in the worst case: every run counts whether they do"
+        for name in compiled.quantised.saturating
+    ]
+    for shared in compiled.sums:
         ways = ("graded spikes", "duplicated synapses")
         costs = (shared.cost_graded, shared.cost_duplicate)
         taken = 0 if shared.graded else 1

@@ -17,7 +17,15 @@ from neurocompile.populations import (
     SumPopulation,
     SynapseGroup,
 )
-from neurocompile.reference import SAMPLES_AT_ONCE, Trace, apply_stateless, delayed, joined
+from neurocompile.reference import (
+    SAMPLES_AT_ONCE,
+    Trace,
+    apply_stateless,
+    delayed,
+    fired,
+    joined,
+    spike_type,
+)
 
 
 def simulate_populations(network: PopulationNetwork, inputs: Inputs) -> Trace:
@@ -37,13 +45,14 @@ def simulate_populations(network: PopulationNetwork, inputs: Inputs) -> Trace:
 class _State:
     current: Float
     membrane: Float
+    resting: Float  # steps that neurons still rest
 
 
 def _simulate(network: PopulationNetwork, inputs: Mapping[str, Float]) -> Trace:
     samples, steps = next(iter(inputs.values())).shape[:2]
     populations = network.populations
     zeros = {item.name: np.zeros((samples, *item.shape)) for item in populations}
-    states = {item.name: _State(zeros[item.name], zeros[item.name]) for item in populations}
+    states = {item.name: _State(*[zeros[item.name]] * 3) for item in populations}
     # What is later than the sample is long never comes, and needs no memory.
     network = replace(
         network,
@@ -65,7 +74,9 @@ def _simulate(network: PopulationNetwork, inputs: Mapping[str, Float]) -> Trace:
     }
     spiking = [item for item in populations if isinstance(item, SpikingPopulation)]
     shape = (samples, steps)
-    spikes = {item.name: np.zeros((*shape, *item.shape), np.uint8) for item in spiking}
+    spikes = {
+        item.name: np.zeros((*shape, *item.shape), spike_type(item.most_spikes)) for item in spiking
+    }
     membrane = {item.name: np.zeros((*shape, *item.shape)) for item in spiking}
     shown = {
         name: np.zeros((*shape, *network[name].shape)) for name in set(network.outputs.values())
@@ -98,8 +109,16 @@ def _simulate(network: PopulationNetwork, inputs: Mapping[str, Float]) -> Trace:
                 before = item.decay * state.membrane + state.current + item.bias
                 if step == 0:
                     before = before + item.start
-                result = (before > item.threshold).astype(np.float64)
-                kept = before - item.threshold if item.reset == "subtract" else 0.0
+                if item.floor is not None:
+                    before = np.maximum(before, item.floor)
+                if item.refractory:
+                    before = np.where(state.resting > 0, 0.0, before)
+                result = fired(before, item.threshold, item.comparison, item.most_spikes)
+                if item.refractory:
+                    result = np.where(state.resting > 0, 0.0, result)
+                    rested = np.maximum(state.resting - 1, 0)
+                    state.resting = np.where(result > 0, item.refractory, rested)
+                kept = before - item.taken * result if item.reset == "subtract" else 0.0
                 state.membrane = np.where(result > 0, kept, before)
                 history[item.name][0] = result
                 spikes[item.name][:, step] = result

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile.data import InputRange
-from neurocompile.integer import Reset, Shape, image_shape
+from neurocompile.integer import Comparison, Reset, Shape, image_shape
 from neurocompile.ir import Conv2d, Dense, frozen_array
 
 Float = NDArray[np.float64]
@@ -37,7 +37,9 @@ class SpikingPopulation:
 
         i = current_decay i + I        v = decay v + i + bias
 
-    with `pulse` added to I and `start` to v at the first step, and fire above `threshold`. Arrays broadcast to `shape`: (channels, 1, 1) behind convolutions.
+    with `pulse` added to I and `start` to v at the first step, and fire as `ir.LIF` does, with its
+    `comparison`, `subtracts`, `most_spikes`, `floor` and `refractory`. Arrays broadcast to `shape`:
+    (channels, 1, 1) behind convolutions.
     """
 
     name: str
@@ -50,10 +52,23 @@ class SpikingPopulation:
     pulse: Float = field(default_factory=lambda: frozen_array(0.0))
     origin: Float = field(default_factory=lambda: frozen_array(0.0))  # + v: the source's membrane
     reset: Reset = "zero"
+    comparison: Comparison = ">"
+    subtracts: Float | None = None
+    most_spikes: int | None = 1
+    floor: Float | None = None
+    refractory: int = 0
 
     def __post_init__(self) -> None:
         for name in ("decay", "threshold", "bias", "current_decay", "start", "pulse", "origin"):
             object.__setattr__(self, name, frozen_array(getattr(self, name)))
+        for name in ("subtracts", "floor"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else frozen_array(value))
+
+    @property
+    def taken(self) -> Float:
+        """What a spike takes off the membrane, where it is not reset to zero."""
+        return self.threshold if self.subtracts is None else self.subtracts
 
 
 @dataclass(frozen=True)
@@ -118,13 +133,15 @@ class PopulationNetwork:
     """
     Populations, each after its sources but for delayed ones, and the synapses between them.
 
-    `outputs` names the population that each output of the network shows.
+    `outputs` names the population that each output of the network shows; `weight_unit` is that of
+    `ir.Network`.
     """
 
     populations: tuple[Population, ...]
     synapses: tuple[SynapseGroup, ...]
     outputs: Mapping[str, str]
     steps: int | None
+    weight_unit: float | None = None
 
     def __getitem__(self, name: str) -> Population:
         return next(population for population in self.populations if population.name == name)

@@ -148,7 +148,11 @@ def compare_exactly(
                 before.spikes[layer][sample, step] != after.spikes[layer][sample, step]
             )
             membrane = before.membrane[layer][sample, step]
-            margin = np.abs(membrane - thresholds[layer])[tuple(places.T)]
+            decided_at = thresholds[layer]
+            if before.spikes[layer].dtype != np.uint8:  # several spikes: at multiples as well
+                fits = np.rint(membrane / decided_at)
+                decided_at = decided_at * np.maximum(fits, 1)
+            margin = np.abs(membrane - decided_at)[tuple(places.T)]
             scale = max(1.0, float(np.abs(membrane).max()), float(thresholds[layer].max()))
             if (margin > TIE * scale).any():
                 place = places[int(margin.argmax())]

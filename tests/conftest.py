@@ -83,6 +83,7 @@ def lif() -> Callable[..., LIF]:
         reset_to: ArrayLike = 0.0,
         reset: Any = "zero",
         current_decay: ArrayLike | None = None,
+        **firing: Any,
     ) -> LIF:
         return LIF(
             decay=np.full(shape, decay),
@@ -92,6 +93,7 @@ def lif() -> Callable[..., LIF]:
             reset_to=np.full(shape, reset_to),
             reset=reset,
             current_decay=None if current_decay is None else np.full(shape, current_decay),
+            **firing,
         )
 
     return make

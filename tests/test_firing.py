@@ -13,7 +13,9 @@ from neurocompile.reference import simulate
 
 def _lif(*, decay: float = 1.0, **options: Any) -> LIF:
     one = np.ones(1)
-    return LIF(decay * one, one, 0 * one, one, 0 * one, **options)
+    return LIF(
+        **{"reset_to": 0 * one, **options}, decay=decay * one, gain=one, leak=0 * one, threshold=one
+    )
 
 
 def _run(neuron: LIF | Threshold, values: ArrayLike) -> tuple[list[int], NDArray[np.float64]]:
@@ -76,6 +78,7 @@ def test_a_current_goes_on_while_neurons_rest() -> None:
     ("options", "message"),
     [
         ({"most_spikes": 0}, "needs at least 1 spike a step"),
+        ({"most_spikes": None, "reset_to": np.full(1, 0.5)}, "needs a reset to 0 to fire several"),
         ({"refractory": -1}, "needs refractory steps from 0 on"),
         ({"floor": np.full(1, 2.0)}, "needs a lowest membrane below its threshold"),
     ],

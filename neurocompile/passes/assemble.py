@@ -156,7 +156,9 @@ def assemble(network: Network) -> PopulationNetwork:
             problems += refused.problems
     raise_all(UnsupportedError, dict.fromkeys(problems))
     groups = _groups(network, populations, named)
-    return PopulationNetwork(tuple(populations), groups, outputs, network.steps)
+    return PopulationNetwork(
+        tuple(populations), groups, outputs, network.steps, network.weight_unit
+    )
 
 
 class _RefusedError(Exception):
@@ -411,6 +413,11 @@ def _spiking(name: str, node: LIF, constant: Float) -> SpikingPopulation:
         pulse=_narrow(pulse),
         origin=_narrow(node.origin),
         reset=node.reset,
+        comparison=node.comparison,
+        subtracts=None if node.subtracts is None else _narrow(node.subtracts),
+        most_spikes=node.most_spikes,
+        floor=None if node.floor is None else _narrow(node.floor),
+        refractory=node.refractory,
     )
 
 
@@ -514,6 +521,10 @@ def _problems_of_neurons(name: str, node: LIF) -> Iterable[Problem]:
         yield Problem(name, "needs a reset to zero", "it is still to be shifted there")
     if node.reset == "subtract" and (node.threshold == 0).any():
         yield Problem(name, "needs a threshold above 0 to subtract", "it is 0")
+    if (node.taken < 0).any() and node.reset == "subtract":
+        yield Problem(
+            name, "needs spikes that lower the membrane", f"they raise it by {-node.taken.min():g}"
+        )
 
 
 def _problems_of_integrator(network: Network, name: str, node: Integrator) -> Iterable[Problem]:

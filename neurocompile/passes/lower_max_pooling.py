@@ -13,6 +13,7 @@ import numpy as np
 
 from neurocompile.errors import Problem, UnsupportedError, raise_all
 from neurocompile.ir import (
+    LIF,
     Delay,
     Flatten,
     Input,
@@ -73,4 +74,6 @@ def _gets_spikes(network: Network, name: str) -> bool:
     if isinstance(node, Input):
         values = node.range
         return values is None or (values.minimum, values.maximum, values.step) == (0, 1, 1)
+    if isinstance(node, LIF) and node.most_spikes != 1:
+        return False
     return isinstance(node, Spiking | MaxPool2d)

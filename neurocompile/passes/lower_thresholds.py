@@ -29,5 +29,6 @@ def lower_thresholds(network: Network) -> Network:
             threshold=np.where(negative, 0, node.threshold),
             reset_to=zeros,
             origin=np.where(negative, node.threshold, 0),
+            comparison=node.comparison,
         )
     return network.replaced(nodes)

@@ -7,16 +7,23 @@ a relay), every partial sum of its input, in any order and with any delays, lies
     n = sum min(w lo, w hi, 0)    and    p = sum max(w lo, w hi, 0)
 
 over all its groups: merged branches and feedback are groups like any other, and no cycle can raise a
-spike above 1. With the current's memory a = 1 - (du + 1) / 4096, u stays within n and p times
+spike above 1, or above the number that neurons may fire in one step. With the current's memory a = 1 - (du + 1) / 4096, u stays within n and p times
 1 + a + a^2 + ..., and the membrane, with leak factor d, never falls below `(64 n + min(b, 0))` (n with
 that factor) times 1 + d + d^2 + ..., taken over the steps of a sample; rounding toward zero only shrinks
 it. Upwards,
 
-    hard reset      a membrane may saturate: it is above its threshold then and fires, as it would have
-    subtract        v <= max(V, d v + A - V) after each step, A = 64 p + max(b, 0): bounded as well
+    hard reset      a membrane may saturate: it is above its threshold then and fires, as it would have;
+                    but v <= d V + A, A = 64 p + max(b, 0), where it is counted how often it would
+    subtract        n spikes take n S off: v <= max(B, d v + A - most S) after each step, with
+                    B = V + most max(V - S, 0); they leave it above -most max(S - V, 0)
     read-out        must never fire: bounded as well
 
-Populations whose spikes outlive a step (feedback, delays) must be silent between samples. A current of
+A membrane with a floor is never below it before it fires. Where a source computes in saturating integers
+itself, or a user asks for it, a membrane may saturate: all targets clip it alike, and count that. Input
+sums never may, as they would wrap.
+
+Populations whose spikes outlive a step (feedback, delays) must be silent between samples; microcode is by
+itself. A current of
 `silence` = p + max(b, 0) + 1 weight units, taken off their input, does that, whatever arrives:
 
     v' <= V + 64 p + b - 64 silence < V
@@ -33,6 +40,7 @@ from numpy.typing import NDArray
 
 from neurocompile.errors import Problem, RangeError, raise_all
 from neurocompile.integer import (
+    NO_FLOOR,
     READOUT_THRESHOLD,
     STATE_FRACTION_BITS,
     Bound,
@@ -56,6 +64,15 @@ def prove_ranges(network: IntegerNetwork, limits: Limits, *, steps: int) -> tupl
 
     Raises `RangeError` with every layer whose bound is beyond its limit, and by how much.
     """
+    bounds, problems = find_bounds(network, limits, steps=steps)
+    raise_all(RangeError, problems)
+    return bounds
+
+
+def find_bounds(
+    network: IntegerNetwork, limits: Limits, *, steps: int
+) -> tuple[tuple[Bound, ...], list[Problem]]:
+    """Return the bounds of every population of `network`, and everything that is beyond its limit."""
     relays = {item.name for item in network.populations if isinstance(item, IntegerRelay)}
     heard = outliving([item.name for item in network.populations], network.synapses, relays)
     bounds = tuple(
@@ -82,8 +99,7 @@ def prove_ranges(network: IntegerNetwork, limits: Limits, *, steps: int) -> tupl
         if not group.on_host
         for problem in _weights(group, limits)
     ]
-    raise_all(RangeError, problems)
-    return bounds
+    return bounds, problems
 
 
 def bound_of(
@@ -99,26 +115,14 @@ def bound_of(
 
     `silent_steps` is how many steps in a row it must be kept silent between samples.
     """
-    low: Integer = np.zeros(neurons.shape, np.int64)
-    high: Integer = np.zeros(neurons.shape, np.int64)
-    for group in network.into(neurons.name):
-        group_low, group_high = sum_range(network, group)
-        low = low + group_low.reshape(neurons.shape)
-        high = high + group_high.reshape(neurons.shape)
-    if neurons.start.any() and not (neurons.du != _forgetful(limits)).any():
-        # The chip gets it as a pulse of input current.
-        pulse = neurons.start >> STATE_FRACTION_BITS
-        low, high = low + np.minimum(pulse, 0), high + np.maximum(pulse, 0)
-
-    low, high = low + np.minimum(neurons.pulse, 0), high + np.maximum(neurons.pulse, 0)
-
+    low, high = _input_range(network, neurons, limits)
     unit = 1 << limits.decay_bits
     # What arrives in the gap is remembered, too, by those who must be silent in it.
     memory = geometric(1 - (neurons.du + 1) / unit, steps + silent_steps)
     least, most = low * memory, high * memory
     bias = neurons.bias
     silence = 0
-    if silent_steps and neurons.reset == "zero":
+    if silent_steps and neurons.plain:
         quiet = np.ceil(most) + -(-np.maximum(bias, 0) // STATE_UNITS) + 1
         silence = int(quiet.max(initial=0))
         least = least - silence * geometric(1 - (neurons.du + 1) / unit, silent_steps)
@@ -129,16 +133,25 @@ def bound_of(
     start = neurons.start
     downward = (low * memory * STATE_UNITS + np.minimum(bias, 0)) * growth + np.minimum(start, 0)
     step_up = high * memory * STATE_UNITS + np.maximum(bias, 0)
+    floored = np.maximum(downward, neurons.floor)
+    downward = np.where(neurons.floor > NO_FLOOR, floored, downward)
+    threshold = neurons.threshold << STATE_FRACTION_BITS
+    if neurons.reset == "subtract":
+        downward = downward - neurons.most * np.maximum(neurons.subtracts - threshold, 0)
     membrane = -downward.min(initial=0)
     membrane_limit = limits.state_maximum
     if neurons.readout:
         membrane = max(membrane, (step_up * growth + np.maximum(start, 0)).max(initial=0))
         membrane_limit = READOUT_THRESHOLD << STATE_FRACTION_BITS
-    elif neurons.reset == "subtract":
-        threshold = neurons.threshold << STATE_FRACTION_BITS
-        over = np.maximum(step_up - threshold, 0)
-        after = threshold + over * growth + np.maximum(start, 0)
+    elif neurons.reset == "subtract" or neurons.most > 1:
+        after = threshold + np.maximum(start, 0)
+        if neurons.reset == "subtract":
+            over = np.maximum(step_up - neurons.most * neurons.subtracts, 0)
+            left = neurons.most * np.maximum(threshold - neurons.subtracts, 0)
+            after = after + left + over * growth
         membrane = max(membrane, (leak * after + step_up + np.maximum(start, 0)).max(initial=0))
+    if neurons.saturates:
+        membrane = min(membrane, membrane_limit)
     return Bound(
         layer=neurons.name,
         current=int(np.ceil(current)),
@@ -148,6 +161,45 @@ def bound_of(
         steps=steps,
         silence=silence,
     )
+
+
+def _input_range(
+    network: IntegerNetwork, neurons: IntegerNeurons, limits: Limits
+) -> tuple[Integer, Integer]:
+    """Return the smallest and largest sum that can arrive in a step, (*shape), pulses included."""
+    low: Integer = np.zeros(neurons.shape, np.int64)
+    high: Integer = np.zeros(neurons.shape, np.int64)
+    for group in network.into(neurons.name):
+        group_low, group_high = sum_range(network, group)
+        low = low + group_low.reshape(neurons.shape)
+        high = high + group_high.reshape(neurons.shape)
+    if neurons.start.any() and not (neurons.du != _forgetful(limits)).any():
+        # The chip gets it as a pulse of input current.
+        pulse = neurons.start >> STATE_FRACTION_BITS
+        low, high = low + np.minimum(pulse, 0), high + np.maximum(pulse, 0)
+    low, high = low + np.minimum(neurons.pulse, 0), high + np.maximum(neurons.pulse, 0)
+    return low, high
+
+
+def most_spikes(
+    network: IntegerNetwork, neurons: IntegerNeurons, limits: Limits, *, steps: int
+) -> int:
+    """
+    Return how often one of `neurons` could fire in one step, were there no limit; at least 1.
+
+    Where spikes subtract less than the threshold a membrane keeps more and more, and there is no such
+    number; then the largest that fits a graded spike is returned, and left to the proof.
+    """
+    threshold = neurons.threshold << STATE_FRACTION_BITS
+    if neurons.reset == "subtract" and (neurons.subtracts < threshold).any():
+        return limits.payload_maximum
+    _, high = _input_range(network, neurons, limits)
+    unit = 1 << limits.decay_bits
+    memory = geometric(1 - (neurons.du + 1) / unit, steps)
+    step_up = high * memory * STATE_UNITS + np.maximum(neurons.bias, 0)
+    start = np.maximum(neurons.start, 0)
+    reach = (1 - neurons.dv / unit) * (threshold + start) + step_up + start
+    return max(1, int((reach // np.maximum(threshold, 1)).max(initial=1)))
 
 
 def _forgetful(limits: Limits) -> int:
@@ -183,8 +235,8 @@ def _values(network: IntegerNetwork, name: str) -> tuple[int, int]:
             return source.minimum, source.maximum
         case IntegerRelay() as relay:
             return 0, relay.largest
-        case _:
-            return 0, 1
+        case IntegerNeurons() as neurons:
+            return 0, neurons.most
 
 
 def geometric(factor: float | Real, steps: int) -> Real:
@@ -211,6 +263,13 @@ def excess(bound: Bound) -> Iterable[Problem]:
 
 def _widths(neurons: IntegerNeurons, limits: Limits) -> Iterable[Problem]:
     decay_maximum = 1 << limits.decay_bits
+    if neurons.most > limits.payload_maximum:
+        yield Problem(
+            neurons.name,
+            f"needs at most {limits.payload_maximum} spikes a step, as graded spikes carry them",
+            f"it can fire {neurons.most}",
+            "limit them with --max-spikes",
+        )
     lowest, highest = -limits.bias_mantissa_maximum - 1, limits.bias_mantissa_maximum
     for what, values, least, most in (
         ("a threshold", neurons.threshold, 0, limits.threshold_maximum),

@@ -11,7 +11,14 @@ spike. So each population gets the largest S (weight units per unit of its membr
 
 Rounding the threshold down to an integer V_int and taking S = V_int / V makes the threshold exact;
 only weights and biases are rounded (and thresholds, where a layer has several). Leaks become multiples
-of 1/4096.
+of 1/4096. Lava's neurons fire above their threshold: those that fire at it get V_int - 1 beside the same
+S, which is exact wherever membranes are whole weight units, and half a unit off on average elsewhere.
+Neurons that need microcode anyway compare as they should.
+
+Where the source computes in integers (`weight_unit`), S is 1 / `weight_unit` and nothing is rounded.
+
+Neurons without a limit on their spikes in one step get the proven one: what arrives at most, and what a
+membrane at its threshold keeps, hold the threshold so often.
 
 The analogue first layer either stays on the chip, fed by graded spikes (integers), or is computed by
 the host in integers of up to 16 bits, whose sums the chip receives as input current.
@@ -22,13 +29,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile.errors import OptionError, Problem, RangeError, raise_all
 from neurocompile.integer import (
+    NO_FLOOR,
     READOUT_THRESHOLD,
     STATE_FRACTION_BITS,
     Geometry,
@@ -45,7 +53,7 @@ from neurocompile.integer import (
 from neurocompile.ir import Conv2d
 from neurocompile.limits import Limits
 from neurocompile.linear import slide_of
-from neurocompile.passes.prove_ranges import bound_of, excess
+from neurocompile.passes.prove_ranges import bound_of, excess, most_spikes
 from neurocompile.populations import (
     InputPopulation,
     Population,
@@ -57,11 +65,13 @@ from neurocompile.populations import (
 )
 
 FirstLayer = Literal["auto", "graded", "host"]
+Membranes = Literal["proven", "saturating"]
 
 NO_CURRENT_MEMORY = 4095  # du: u forgets all (Lava adds 1), so that u is the input of this step
 HOST_WEIGHT_BITS = 16
 HOST_FRACTION_BITS = 40  # smaller weights than this are nothing beside a threshold of 17 bits
 SCALE_ATTEMPTS = 64
+GRID_TOLERANCE = 1e-6  # of a weight unit, of sources that compute in integers
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,8 @@ class Quantised:
 
     `first_layer` is "graded", "host" or, for spikes as input, "spikes"; `reason` says why.
     `lowered` names the layers whose scale the range proof pushed below what the weights' bits would
-    allow, with the factor, and `cramped` those whose biases did.
+    allow, with the factor, and `cramped` those whose biases did. `saturating` are the layers whose
+    membranes may leave their range.
     """
 
     network: IntegerNetwork
@@ -79,6 +90,10 @@ class Quantised:
     reason: str
     lowered: Mapping[str, float]
     cramped: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def saturating(self) -> tuple[str, ...]:
+        return tuple(neurons.name for neurons in self.network.neurons if neurons.saturates)
 
 
 def quantise(
@@ -88,9 +103,13 @@ def quantise(
     weight_bits: int = 8,
     steps: int,
     first_layer: FirstLayer = "auto",
+    membranes: Membranes = "proven",
 ) -> Quantised:
     """
     Return `network` in integers that fit `limits`, over samples of `steps` steps.
+
+    With `membranes` "saturating" only what wraps limits the scale: the membranes of spiking layers may
+    saturate where a worst case would. They do the same on every target, but not what floats do.
 
     Raises `RangeError` where no scale is small enough, `OptionError` for impossible bits.
     """
@@ -102,6 +121,7 @@ def quantise(
                 f"{weight_bits} are asked for",
             )
         )
+    saturating = membranes == "saturating" or network.weight_unit is not None
     inputs = {
         population.name: _quantise_input(population, limits)
         for population in network.populations
@@ -122,12 +142,12 @@ def quantise(
                     "leave it out, or give the values with --input-range",
                 )
             )
-        quantiser = _Quantiser(limits, weight_bits, steps)
+        quantiser = _Quantiser(limits, weight_bits, steps, saturating, network.weight_unit)
         return quantiser.run(network, inputs, "spikes", "the input is spikes")
 
     on_host = frozenset(group.name for group in network.synapses if group.source in analogue)
-    on_chip = _Quantiser(limits, weight_bits, steps)
-    by_host = _Quantiser(limits, weight_bits, steps, on_host)
+    on_chip = _Quantiser(limits, weight_bits, steps, saturating, network.weight_unit)
+    by_host = _Quantiser(limits, weight_bits, steps, saturating, network.weight_unit, on_host)
     if first_layer == "host":
         return by_host.run(network, inputs, "host", "asked for")
     if first_layer == "graded":
@@ -164,6 +184,8 @@ class _Quantiser:
     limits: Limits
     weight_bits: int
     steps: int
+    saturating: bool
+    weight_unit: float | None = None
     on_host: frozenset[str] = frozenset()
 
     def run(
@@ -180,27 +202,34 @@ class _Quantiser:
         cramped: dict[str, float] = {}
         problems: list[Problem] = []
         silent_steps = _silent_steps(network)
-        sources: dict[str, IntegerInput | IntegerRelay] = dict(inputs)
+        known: dict[str, IntegerPopulation] = dict(inputs)
+        undecided = {
+            item.name: item.most_spikes
+            for item in network.populations
+            if isinstance(item, SpikingPopulation)
+        }
         for population in network.populations:
             if isinstance(population, InputPopulation):
                 populations.append(inputs[population.name])
                 continue
             if isinstance(population, SumPopulation):
                 relay = IntegerRelay(population.name, population.shape, population.largest)
-                sources[relay.name] = relay
+                known[relay.name] = relay
                 populations.append(relay)
                 synapses += [_carried(group) for group in network.into(relay.name)]
                 continue
             try:
+                into = network.into(population.name)
                 neurons, groups, factor, by_bias = self._fit(
                     population,
-                    network.into(population.name),
-                    sources,
+                    into,
+                    self._sources(population, into, known, undecided),
                     silent_steps.get(population.name, 0),
                 )
             except RangeError as error:
                 problems += error.problems
                 continue
+            known[neurons.name] = neurons
             populations.append(neurons)
             synapses += groups
             if factor > 1:
@@ -211,11 +240,37 @@ class _Quantiser:
         integers = IntegerNetwork(tuple(populations), tuple(synapses), network.outputs)
         return Quantised(integers, first_layer, reason, lowered, cramped)
 
+    def _sources(
+        self,
+        population: SpikingPopulation | ReadoutPopulation,
+        groups: tuple[SynapseGroup, ...],
+        known: Mapping[str, IntegerPopulation],
+        undecided: Mapping[str, int | None],
+    ) -> dict[str, IntegerPopulation]:
+        """Return what feeds `population`: as it is, or a stand-in for what is not quantised yet."""
+        sources: dict[str, IntegerPopulation] = {}
+        for name in dict.fromkeys(group.source for group in groups):
+            if name in known:
+                sources[name] = known[name]
+                continue
+            most = undecided.get(name, 1)  # a layer that was refused is no further problem
+            if most is None:
+                raise RangeError(
+                    Problem(
+                        population.name,
+                        "needs to know how often each neuron that feeds it can fire in a step",
+                        f"'{name}' feeds it with a delay of a step, and may fire any number of times",
+                        "limit it with --max-spikes",
+                    )
+                )
+            sources[name] = _stand_in(name, most)
+        return sources
+
     def _fit(
         self,
         population: SpikingPopulation | ReadoutPopulation,
         groups: tuple[SynapseGroup, ...],
-        inputs: Mapping[str, IntegerInput | IntegerRelay],
+        inputs: Mapping[str, IntegerPopulation],
         silent_steps: int,
     ) -> tuple[IntegerNeurons, tuple[IntegerSynapses, ...], float, float]:
         """
@@ -225,14 +280,25 @@ class _Quantiser:
         """
         allowed = self._wished_scale(population, groups, inputs)
         wanted = scale = min(allowed, self._scale_of_biases(population))
+        if self.weight_unit is not None:
+            allowed = wanted = scale = 1 / self.weight_unit
         for _ in range(SCALE_ATTEMPTS):
             neurons = self._neurons(population, scale)
             integers = tuple(self._synapses(group, neurons.scale, inputs) for group in groups)
-            sources = tuple(inputs[g.source] for g in groups if g.source in inputs)
-            probe = _stand_alone(neurons, integers, sources)
+            probe = _stand_alone(neurons, integers, inputs)
+            if isinstance(population, SpikingPopulation) and population.most_spikes != 1:
+                possible = most_spikes(probe, neurons, self.limits, steps=self.steps)
+                neurons = replace(neurons, most=min(possible, population.most_spikes or possible))
+                probe = _stand_alone(neurons, integers, inputs)
             bound = bound_of(
                 probe, neurons, self.limits, steps=self.steps, silent_steps=silent_steps
             )
+            if self.saturating and not neurons.readout and bound.membrane > bound.membrane_limit:
+                neurons = replace(neurons, saturates=True)
+                bound = replace(bound, membrane=bound.membrane_limit)
+            if self.weight_unit is not None:
+                _refuse_rounding(population, groups, neurons, integers, inputs, self.limits)
+                raise_all(RangeError, excess(bound))
             if not list(excess(bound)):
                 _refuse_vanished(population, groups, integers, wanted / scale, self.steps)
                 return neurons, integers, wanted / scale, allowed / wanted
@@ -246,7 +312,7 @@ class _Quantiser:
         self,
         population: Population,
         groups: tuple[SynapseGroup, ...],
-        inputs: Mapping[str, IntegerInput | IntegerRelay],
+        inputs: Mapping[str, IntegerPopulation],
     ) -> float:
         """Return the largest scale at which every weight and threshold fits, sums not looked at."""
         assert isinstance(population, SpikingPopulation | ReadoutPopulation)
@@ -275,8 +341,9 @@ class _Quantiser:
         origin: NDArray[np.float64] = np.zeros(())
         shows: Shows = "input"
         reset: Reset = "zero"
+        firing: dict[str, Any] = {}
         if isinstance(population, SpikingPopulation):
-            threshold, scale = self._threshold(population, scale)
+            threshold, scale, firing = self._firing(population, scale)
             dv = self._leak(name, population.decay)
             start = np.rint(population.start * scale).astype(np.int64) << STATE_FRACTION_BITS
             shows, reset, origin = "spikes", population.reset, population.origin
@@ -298,13 +365,43 @@ class _Quantiser:
             start=start,
             pulse=np.rint(population.pulse * scale).astype(np.int64),
             origin=origin,
+            **firing,
         )
+
+    def _firing(
+        self, population: SpikingPopulation, scale: float
+    ) -> tuple[NDArray[np.int64], float, dict[str, Any]]:
+        """
+        Return the integer thresholds, the scale at which the (largest) one is exact, and the rest.
+
+        Neurons that fire at their threshold get one that is lower by 1, if they are Lava's otherwise.
+        """
+        threshold, scale = self._threshold(population, scale)
+        at_threshold = population.comparison == ">="
+        single = population.most_spikes == 1
+        firing: dict[str, Any] = {"refractory": population.refractory, "most": 1 if single else 2}
+        if population.reset == "subtract" and population.subtracts is not None:
+            firing["subtracts"] = _in_state_units(population.subtracts, scale)
+        if population.floor is not None:
+            firing["floor"] = np.maximum(_in_state_units(population.floor, scale), NO_FLOOR)
+        lowered = (
+            at_threshold
+            and single
+            and population.reset == "zero"
+            and population.floor is None
+            and not population.refractory
+            and bool((threshold > 0).all())
+        )
+        firing["inclusive"] = at_threshold and not lowered
+        return threshold - lowered, scale, firing
 
     def _threshold(
         self, population: SpikingPopulation, scale: float
     ) -> tuple[NDArray[np.int64], float]:
         """Return the integer thresholds, and the scale at which the (largest) one is exact."""
         largest = float(population.threshold.max(initial=0))
+        if self.weight_unit is not None:
+            return np.rint(population.threshold * scale).astype(np.int64), scale
         if largest == 0:
             return np.array(0), scale
         threshold = math.floor(scale * largest)
@@ -364,7 +461,7 @@ class _Quantiser:
         self,
         group: SynapseGroup,
         scale: float,
-        inputs: Mapping[str, IntegerInput | IntegerRelay],
+        inputs: Mapping[str, IntegerPopulation],
     ) -> IntegerSynapses:
         operator = group.operator
         real = operator.weight * (scale / _payload_scale(group, inputs))
@@ -375,6 +472,8 @@ class _Quantiser:
             fraction_bits = min(max(0, math.floor(math.log2(room))), HOST_FRACTION_BITS)
             weight = np.rint(real * 2.0**fraction_bits)
             return replace(integers, weight=weight, exponent=-fraction_bits, on_host=True)
+        if self.weight_unit is not None:
+            return replace(integers, weight=np.rint(real))
         unit = self.limits.weight_unit(self.weight_bits)
         highest = self.limits.largest_weight(self.weight_bits)
         return replace(
@@ -409,7 +508,59 @@ def _refuse_vanished(
         )
 
 
-def _payload_scale(group: SynapseGroup, inputs: Mapping[str, IntegerInput | IntegerRelay]) -> float:
+def _refuse_rounding(
+    population: SpikingPopulation | ReadoutPopulation,
+    groups: tuple[SynapseGroup, ...],
+    neurons: IntegerNeurons,
+    integers: tuple[IntegerSynapses, ...],
+    inputs: Mapping[str, IntegerPopulation],
+    limits: Limits,
+) -> None:
+    """Raise `RangeError` if a number of a source that computes in integers is none, after all."""
+    unit = 1 << limits.decay_bits
+    compared = [
+        ("biases", population.bias * neurons.scale * (1 << STATE_FRACTION_BITS), neurons.bias),
+        ("current leaks", (1 - population.current_decay) * unit - 1, neurons.du),
+        *(
+            (
+                f"weights of '{real.name}'",
+                real.operator.weight * (neurons.scale / _payload_scale(real, inputs)),
+                integer.weight,
+            )
+            for real, integer in zip(groups, integers, strict=True)
+            if not integer.on_host
+        ),
+    ]
+    if population.decay is not None:
+        compared.append(("leaks", (1 - population.decay) * unit, neurons.dv))
+    if isinstance(population, SpikingPopulation):
+        lowered = population.comparison == ">=" and not neurons.inclusive
+        compared.append(
+            ("thresholds", population.threshold * neurons.scale - lowered, neurons.threshold)
+        )
+    problems = [
+        Problem(
+            population.name,
+            f"needs {what} that are integers, as its source computes in them",
+            f"they are off by up to {np.abs(real - kept).max():.3g}",
+        )
+        for what, real, kept in compared
+        if np.abs(real - kept).max(initial=0) > GRID_TOLERANCE
+    ]
+    raise_all(RangeError, problems)
+
+
+def _in_state_units(values: NDArray[np.float64], scale: float) -> NDArray[np.int64]:
+    return np.rint(values * scale * (1 << STATE_FRACTION_BITS)).astype(np.int64)
+
+
+def _stand_in(name: str, most: int) -> IntegerNeurons:
+    """Return neurons of which only the number of spikes in a step matters."""
+    zero = np.array(0)
+    return IntegerNeurons(name, (1,), zero, zero, np.array(1), zero, 0, 1.0, most=most)
+
+
+def _payload_scale(group: SynapseGroup, inputs: Mapping[str, IntegerPopulation]) -> float:
     source = inputs.get(group.source)
     return source.scale if isinstance(source, IntegerInput) else 1.0
 
@@ -446,15 +597,8 @@ def _silent_steps(network: PopulationNetwork) -> dict[str, int]:
 def _stand_alone(
     neurons: IntegerNeurons,
     groups: tuple[IntegerSynapses, ...],
-    inputs: tuple[IntegerInput | IntegerRelay, ...],
+    sources: Mapping[str, IntegerPopulation],
 ) -> IntegerNetwork:
     """Return just enough of a network to prove the ranges of one population."""
-    known = {item.name for item in inputs} | {neurons.name}
-    spiking = {
-        group.source: replace(neurons, name=group.source, shows="spikes")
-        for group in groups
-        if group.source not in known
-    }
-    return IntegerNetwork(
-        (*inputs, *spiking.values(), neurons), groups, {neurons.name: neurons.name}
-    )
+    others = [item for name, item in sources.items() if name != neurons.name]
+    return IntegerNetwork((*others, neurons), groups, {neurons.name: neurons.name})

@@ -12,7 +12,8 @@ pipeline; it is taken where
 
     (n - 1) * synapses of all W that read this sum   >   n N + NEURON_COST * N         N neurons
 
-A sum that contains an earlier one takes that as a single addend.
+A sum that contains an earlier one takes that as a single addend. Neurons that fire several times a step
+send graded spikes themselves; their sums are always duplicated.
 """
 
 from __future__ import annotations
@@ -96,7 +97,10 @@ def _same_readers(
     for target in network.populations:
         bunches: list[list[SynapseGroup]] = []
         for group in network.into(target.name):
-            if not isinstance(network[group.source], SpikingPopulation) or group.delay.any():
+            source = network[group.source]
+            if not isinstance(source, SpikingPopulation) or source.most_spikes != 1:
+                continue
+            if group.delay.any():
                 continue
             bunch = next((bunch for bunch in bunches if _same_map(bunch[0], group)), None)
             if bunch is None:

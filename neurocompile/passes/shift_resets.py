@@ -5,7 +5,7 @@ With w = v - r for a neuron that resets to r,
 
     u = d v + (1 - d) leak + g i        becomes        u - r = d w + (1 - d) (leak - r) + g i
 
-so threshold, leak and starting value shrink by r, and the reset is to zero. The membrane starts at 0 - r
+so threshold, leak, floor and starting value shrink by r, and the reset is to zero. The membrane starts at 0 - r
 then, not at 0: `start` keeps that, and costs one pulse at the first step of a sample.
 """
 
@@ -38,6 +38,7 @@ def shift_resets(network: Network) -> Network:
             threshold=node.threshold - node.reset_to,
             reset_to=zeros,
             start=start - node.reset_to,
+            floor=None if node.floor is None else node.floor - node.reset_to,
             origin=origin + node.reset_to,
         )
     return network.replaced(nodes)

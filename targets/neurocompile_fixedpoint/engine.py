@@ -10,9 +10,16 @@ clock (lava-nc 0.10.0, `PyLifModelBitAcc`; `>>` is an arithmetic shift, `trunc12
     u = x - 2^24 if x > 2^23, x + 2^24 if x <= -2^23, else x  one wrap
     v = clip(trunc12(v * (4096 - dv)) + u + bias, -(2^23 - 1), 2^23 - 1)
     s = v > (threshold << 6)                                  strict
-    v = 0 where s                                             or v - (threshold << 6): reset "subtract"
+    v = 0 where s
 
 with u = v = 0 before a sample; at its first step `pulse` is added to a, and `start` to v before the clip.
+Neurons that need microcode on the chip differ in the last lines: with V = threshold << 6
+
+    v = max(v, floor)
+    s = clip(ceil(v / V) - 1, 0, most)                        floor(v / V) where they are inclusive
+    v = 0 where s > 0                                         or v - s * subtracts: reset "subtract"
+
+where v and s are 0 in the `refractory` steps after a spike.
 
 Every wrap and every clip is counted: a program with a range proof must show none, except that a
 membrane far above its threshold may saturate on its way to a spike, which changes nothing.
@@ -29,6 +36,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from neurocompile.integer import (
+    NO_FLOOR,
     STATE_FRACTION_BITS,
     Geometry,
     Integer,
@@ -78,14 +86,16 @@ class Counters:
     v_saturations_high: int = (
         0  # each of these fires, so it changes nothing unless vth is beyond 17 bit
     )
+    spikes_capped: int = 0  # a neuron could have fired more often than it may in one step
 
 
 @dataclass
 class NeuronState:
-    """u and v of a population, (samples, *shape), in state units."""
+    """u and v of a population in state units, and how many steps it rests: (samples, *shape)."""
 
     u: Integer
     v: Integer
+    resting: Integer = field(default_factory=lambda: np.zeros((), np.int64))
     counters: Counters = field(default_factory=Counters)
 
 
@@ -109,19 +119,40 @@ def step_neurons(
     unclipped = trunc12(state.v * ((1 << DECAY_BITS) - neurons.dv)) + u + neurons.bias
     if first:
         unclipped = unclipped + neurons.start
-    v = np.clip(unclipped, -STATE_MAXIMUM, STATE_MAXIMUM)
-    threshold = neurons.threshold << STATE_FRACTION_BITS
-    spikes = v > threshold
+    v = np.clip(unclipped, np.maximum(neurons.floor, -STATE_MAXIMUM), STATE_MAXIMUM)
+    resting = state.resting > 0
+    if neurons.refractory:
+        v = np.where(resting, 0, v)
+    fits = count_spikes(neurons, v)
+    spikes = np.minimum(fits, neurons.most)
+    if neurons.refractory:
+        spikes = np.where(resting, 0, spikes)
+        state.resting = np.where(spikes > 0, neurons.refractory, np.maximum(state.resting - 1, 0))
 
     counters = state.counters
     counters.current_wraps += int(((a != current) | (sum_before != x)).sum())
     counters.u_wraps += int((u != x).sum())
-    counters.v_saturations_low += int((unclipped < -STATE_MAXIMUM).sum())
+    saturated = (unclipped < -STATE_MAXIMUM) & (neurons.floor <= NO_FLOOR)
+    counters.v_saturations_low += int(saturated.sum())
     counters.v_saturations_high += int((unclipped > STATE_MAXIMUM).sum())
 
+    if neurons.most > 1:
+        counters.spikes_capped += int((fits > neurons.most).sum())
+
     state.u = u
-    state.v = np.where(spikes, v - threshold if neurons.reset == "subtract" else 0, v)
-    return spikes.astype(np.int64), v
+    after = v - spikes * neurons.subtracts if neurons.reset == "subtract" else 0
+    state.v = np.where(spikes > 0, after, v)
+    return spikes, v
+
+
+def count_spikes(neurons: IntegerNeurons, v: Integer) -> Integer:
+    """Return how often the threshold of `neurons` fits into `v`; at most once, if that is all they fire."""
+    threshold = neurons.threshold << STATE_FRACTION_BITS
+    if neurons.most == 1:
+        above = v >= threshold if neurons.inclusive else v > threshold
+        return above.astype(np.int64)
+    counted: Integer = np.maximum((v if neurons.inclusive else v - 1) // threshold, 0)
+    return counted
 
 
 def accumulate(synapses: IntegerSynapses, x: Integer, views: tuple[Shape, Shape]) -> Integer:
@@ -283,10 +314,7 @@ def _execute(
     before_reset: bool,
 ) -> Trace:
     states = {
-        neurons.name: NeuronState(
-            np.zeros((samples, *neurons.shape), np.int64),
-            np.zeros((samples, *neurons.shape), np.int64),
-        )
+        neurons.name: NeuronState(*np.zeros((3, samples, *neurons.shape), np.int64))
         for neurons in network.neurons
     }
     # What is later than the sample is long never comes, and needs no memory.

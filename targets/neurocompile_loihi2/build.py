@@ -19,7 +19,7 @@ from lava.utils.weightutils import SignMode
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, identity
 
-from neurocompile_loihi2.processes.microcode import Microcode
+from neurocompile_loihi2.processes.microcode import STATE_MAXIMUM, Microcode
 from neurocompile_loihi2.processes.streams import (
     FileSource,
     MembraneRecorder,
@@ -176,8 +176,12 @@ class _Builder:
                 dv=self._parameter(entry, part, "dv"),
                 vth=self._parameter(entry, part, "vth"),
                 bias=bias << exponent if exponent >= 0 else bias >> -exponent,
-                start=self._tiled("start", entry) if f"start/{entry['name']}" in self.arrays else 0,
-                subtract=entry["reset"] == "subtract",
+                start=self._optional("start", entry, 0),
+                subtracts=self._optional("subtracts", entry, None),
+                floor=self._optional("floor", entry, -STATE_MAXIMUM),
+                inclusive=entry["inclusive"],
+                most=entry["most"],
+                refractory=entry["refractory"],
                 first=entry["depth"] + 1,
                 stride=self.setup.stride,
                 steps=self.setup.steps,
@@ -188,6 +192,10 @@ class _Builder:
     def _parameter(self, entry: Mapping[str, Any], part: Mapping[str, Any], name: str) -> Any:
         """Return a number, or the int32 array that Lava takes, too: one for each neuron."""
         return self._tiled(name, entry) if part[name] == "array" else part[name]
+
+    def _optional(self, kind: str, entry: Mapping[str, Any], default: Any) -> Any:
+        """Return an array that only some populations have."""
+        return self._tiled(kind, entry) if f"{kind}/{entry['name']}" in self.arrays else default
 
     def _tiled(self, kind: str, entry: Mapping[str, Any]) -> NDArray[Any]:
         return np.tile(self.arrays[f"{kind}/{entry['name']}"], self.setup.replicas)

@@ -44,6 +44,7 @@ from neurocompile_loihi2.route import Leg, Routes, in_steps, route, synapse_coun
 
 if TYPE_CHECKING:
     from neurocompile.program import Program
+    from neurocompile.resources import Resources
 
 LAYOUT = "loihi2.json"
 ARRAYS = "loihi2.npz"
@@ -98,6 +99,12 @@ class Loihi2Target:
                 )
             )
         return problems
+
+    def resources(self, program: Program) -> Resources:
+        """Return neurons, synapses and axons, and the cores that they take by Intel's printed tables."""
+        from neurocompile_loihi2.resources import resources
+
+        return resources(program)
 
     def lower(self, program: Program) -> Lowered:
         """Return `loihi2.json` and `loihi2.npz`, and what was decided."""
@@ -183,9 +190,7 @@ def lower(program: Program) -> Lowering:
                 "wait": relay.wait,
                 "delay": relay.delay,
                 "neurons": math.prod(network[relay.source].shape),
-                "process": "GradedVec"
-                if isinstance(network[relay.source], IntegerRelay)
-                else "LIF",
+                "process": "GradedVec" if _message_bits(network, relay.source) > 1 else "LIF",
                 "message_bits": _message_bits(network, relay.source),
             }
             for relay in routes.relays
@@ -230,7 +235,15 @@ def _neurons(
     }
     entry["pulse"] = bool(pulse_of(neurons, microcode=microcode).any())
     if microcode:
-        entry["reset"] = neurons.reset
+        entry |= {
+            "inclusive": neurons.inclusive,
+            "most": neurons.most,
+            "refractory": neurons.refractory,
+        }
+        if neurons.reset == "subtract":
+            arrays[f"subtracts/{neurons.name}"] = _flat(neurons, neurons.subtracts)
+        if neurons.floored:
+            arrays[f"floor/{neurons.name}"] = _flat(neurons, neurons.floor)
     else:
         entry["silence"] = _silence(program, neurons)
     if microcode or program.options["parameters"] == "arrays":
@@ -274,7 +287,7 @@ def needs_microcode(program: Program, neurons: IntegerNeurons) -> bool:
     proof has room for it.
     """
     return (
-        neurons.reset == "subtract"
+        not neurons.plain
         or program.schedule.stride > 1
         or (bool(neurons.start.any()) and bool((neurons.du != MEMORYLESS).any()))
     )
@@ -339,8 +352,8 @@ def _message_bits(network: IntegerNetwork, name: str) -> int:
             return 1 if binary else LIMITS.payload_bits
         case IntegerRelay() as relay:
             return max(1, relay.largest.bit_length())
-        case _:
-            return 1
+        case IntegerNeurons() as neurons:
+            return neurons.most.bit_length()
 
 
 def _flat(neurons: IntegerNeurons, values: Integer) -> NDArray[np.int32]:
@@ -354,12 +367,22 @@ def _notes_of_neurons(
     if entry["process"] == "Microcode":
         reasons = []
         if neurons.reset == "subtract":
-            reasons.append("subtracts its threshold")
+            threshold = neurons.threshold << STATE_FRACTION_BITS
+            of_threshold = bool((neurons.subtracts == threshold).all())
+            reasons.append("subtracts " + ("its threshold" if of_threshold else "at its spikes"))
+        if neurons.inclusive:
+            reasons.append("fires at its threshold")
+        if neurons.most > 1:
+            reasons.append(f"fires up to {neurons.most} times a step")
+        if neurons.floored:
+            reasons.append("stops its membrane at a floor")
+        if neurons.refractory:
+            reasons.append(f"rests for {in_steps(neurons.refractory)} after a spike")
         if program.schedule.stride > 1:
             reasons.append(f"works at one machine step in {program.schedule.stride}")
         if neurons.start.any():
             reasons.append("starts from a membrane other than 0")
-        yield f"'{name}' {' and '.join(reasons)}: needs microcode on silicon"
+        yield f"'{name}' {', '.join(reasons[:-1])}{' and ' if reasons[:-1] else ''}{reasons[-1]}: needs microcode on silicon"
     if entry["pulse"]:
         yield f"'{name}' gets a pulse of input from the host at the first step of each sample"
     if entry["process"] == "Microcode":

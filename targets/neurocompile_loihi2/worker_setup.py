@@ -106,7 +106,8 @@ class Setup:
         streams = []
         for name in self.record:
             entry = self.populations[name.removeprefix(MEMBRANE)]
-            wide = name.startswith(MEMBRANE) or entry["process"] == "GradedVec"
+            graded = entry["process"] == "GradedVec" or entry.get("most", 1) > 1
+            wide = name.startswith(MEMBRANE) or graded
             streams.append(
                 Stream(
                     f"record/{name}",

@@ -160,7 +160,7 @@ class Drawer:
         """Add a chain of linear nodes from `source`, to `target` shape if given."""
         here = source
         large = min(self.shapes[here][1:], default=0) > 1 and len(self.shapes[here]) == 3
-        if source in self.spiking and large and self.maybe("max pool", 2):
+        if source in self.spiking and large and not self._graded(source) and self.maybe("max pool"):
             here = self.node(
                 "maxpool", MaxPool2d((2, 2), (1, 1), (self.choose("max padding", 0, 1), 0)), here
             )
@@ -201,6 +201,10 @@ class Drawer:
             return False
         return any(self._constant(source) for source, target in self.edges if target == name)
 
+    def _graded(self, name: str) -> bool:
+        node = self.nodes[name]
+        return isinstance(node, LIF) and node.most_spikes != 1
+
     # Neurons
 
     def parameter(self, label: str, shape: Shape, *options: float) -> NDArray[np.float64]:
@@ -214,24 +218,36 @@ class Drawer:
     def neurons(self, *sources: str) -> str:
         shape = self.shapes[sources[0]]
         if self.maybe("threshold only", 6):
-            node: Node = Threshold(self.parameter("firing above", shape, 0.5, 0.0, -0.25, 1.0))
+            node: Node = Threshold(
+                self.parameter("firing above", shape, 0.5, 0.0, -0.25, 1.0),
+                self.choose("comparison", ">", ">="),
+            )
         else:
             subtract = self.maybe("subtract", 4)
             to = 0.0
             if not subtract and self.maybe("reset voltage", 4):
                 to = self.choose("reset to", 0.25, -0.5)
+            threshold = self.parameter("threshold", shape, 1.0, 0.5, 1.5)
+            more = subtract and self.maybe("subtract more", 3)
             node = LIF(
                 decay=self.parameter("leak", shape, 0.5, 0.75, 1.0, 0.0),
                 gain=self.parameter("gain", shape, 1.0, 0.5, 2.0)
                 if self.maybe("gain", 4)
                 else np.ones(shape),
                 leak=self.dyadic(shape) if self.maybe("leak voltage", 4) else np.zeros(shape),
-                threshold=self.parameter("threshold", shape, 1.0, 0.5, 1.5),
+                threshold=threshold,
                 reset_to=np.full(shape, to),
                 reset="subtract" if subtract else "zero",
                 current_decay=self.parameter("current", shape, 0.5, 0.75, 0.875)
                 if self.maybe("synaptic current", 4)
                 else None,
+                comparison=self.choose("comparison", ">", ">", ">="),
+                subtracts=threshold * self.choose("subtracts", 2.0, 1.5) if more else None,
+                most_spikes=1 if to else self.choose("most spikes", 1, 1, 1, 1, 1, 2, 5, None),
+                floor=np.full(shape, self.choose("floor", -0.5, -1.0, 0.0))
+                if self.maybe("floor", 6)
+                else None,
+                refractory=self.choose("refractory", 0, 0, 0, 0, 0, 1, 2),
             )
         name = self.node("lif", node, *sources)
         self.spiking.append(name)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from neurocompile.errors import RangeError
 from neurocompile.integer import (
+    NO_FLOOR,
     IntegerInput,
     IntegerNetwork,
     IntegerNeurons,
@@ -25,7 +26,7 @@ from neurocompile.integer import (
 )
 from neurocompile.ir import Input, Network
 from neurocompile.passes.assemble import assemble
-from neurocompile.passes.prove_ranges import geometric, prove_ranges
+from neurocompile.passes.prove_ranges import bound_of, geometric, most_spikes, prove_ranges
 from neurocompile.passes.quantise import quantise
 
 OneLayer = Callable[..., IntegerNetwork]
@@ -336,3 +337,99 @@ def test_a_start_is_part_of_the_membrane(one_layer: OneLayer) -> None:
 
 def test_a_geometric_sum_by_hand() -> None:
     assert geometric(np.array([0.5, 1.0, 0.0, -0.25]), 3).tolist() == [1.75, 3, 1, 1]
+
+
+def test_neurons_that_fire_several_times_count_as_often(one_layer: OneLayer) -> None:
+    network = one_layer([[10]])
+    several = replace(neurons_of(network, "out"), name="several", most=7)
+    after = IntegerSynapses("w", "several", "out", np.array([[3]]))
+    into = IntegerSynapses("v", "in", "several", np.array([[1]]))
+    network = replace(
+        network,
+        populations=(network.populations[0], several, neurons_of(network, "out")),
+        synapses=(into, after),
+    )
+
+    bounds = {bound.layer: bound for bound in prove_ranges(network, LIMITS, steps=2)}
+
+    assert bounds["out"].current == 21
+
+
+def test_more_spikes_than_a_graded_one_carries_are_refused(one_layer: OneLayer) -> None:
+    network = one_layer([[10]], most=256, reset="subtract")
+
+    with pytest.raises(
+        RangeError,
+        match="layer 'out' needs at most 255 spikes a step, as graded spikes carry them, but it can "
+        "fire 256: limit them with --max-spikes",
+    ):
+        prove_ranges(network, LIMITS, steps=2)
+
+
+def test_how_often_neurons_can_fire_at_most(one_layer: OneLayer) -> None:
+    """A threshold of 100, which a membrane just below it keeps half of: (50 + 350) / 100."""
+    network = one_layer([[350]], dv=2048, reset="subtract", most=2)
+
+    assert most_spikes(network, neurons_of(network, "out"), LIMITS, steps=9) == 4
+    small = one_layer([[40]], dv=2048, reset="subtract", most=2)
+    assert most_spikes(small, neurons_of(small, "out"), LIMITS, steps=9) == 1
+
+
+def test_a_membrane_is_never_below_its_floor_but_for_what_spikes_take(one_layer: OneLayer) -> None:
+    floored = {"dv": 0, "floor": -50 * 64}
+
+    (bound,) = prove_ranges(one_layer([[-100]], **floored), LIMITS, steps=9)
+    assert bound.membrane == 50 * 64
+
+    subtracting = one_layer([[-100]], reset="subtract", subtracts=130 * 64, **floored)
+    (bound,) = prove_ranges(subtracting, LIMITS, steps=9)
+    assert bound.membrane == max(80, 100) * 64  # down to 130 - 100 below -50; up to its threshold
+
+
+@given(data=st.data())
+def test_no_membrane_of_any_neurons_leaves_its_bound(data: Any) -> None:
+    """Every way of firing, on random inputs; microcode has no saturation to hide behind."""
+
+    def choose(*options: Any) -> Any:
+        return data.draw(st.sampled_from(options))
+
+    generator = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    threshold = choose(20, 100, 3000)
+    subtract = choose(False, True)
+    neurons = IntegerNeurons(
+        "out",
+        (3,),
+        du=np.array(choose(4095, 2047, 1000)),
+        dv=np.array(choose(0, 100, 2048, 4096)),
+        threshold=np.array(threshold),
+        bias_mantissa=generator.integers(-500, 500, 3),
+        bias_exponent=choose(0, 2),
+        scale=1.0,
+        reset="subtract" if subtract else "zero",
+        subtracts=np.array(64 * threshold * choose(1, 1, 2) // choose(1, 1, 2)),
+        inclusive=choose(False, True),
+        most=choose(1, 2, 5),
+        floor=np.array(choose(NO_FLOOR, -64 * 10, -64 * 500)),
+        refractory=choose(0, 0, 2),
+        start=64 * generator.integers(-50, 50, 3),
+    )
+    source = IntegerInput("in", (4,), 1.0, 0, 3, True)
+    weight = IntegerSynapses("w", "in", "out", 2 * generator.integers(-127, 127, (3, 4)))
+    network = IntegerNetwork((source, neurons), (weight,), {"out": "out"})
+    steps = 12
+    bound = bound_of(network, neurons, LIMITS, steps=steps)
+    extremes = generator.integers(0, 2, (16, steps, 4)) * 3
+
+    for before_reset in (False, True):
+        trace = execute(
+            network,
+            {"in": extremes},
+            samples=16,
+            steps=steps,
+            record=["membrane/out"],
+            before_reset=before_reset,
+        )
+        low, high = trace.membrane["out"].min(), trace.membrane["out"].max()
+        assert -low <= bound.membrane
+        if subtract or neurons.most > 1:
+            assert high <= bound.membrane

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from neurocompile_loihi2.limits import LIMITS
 from neurocompile.data import InputRange
 from neurocompile.errors import OptionError, RangeError
 from neurocompile.integer import IntegerNetwork, IntegerNeurons, to_payload
-from neurocompile.ir import LIF, Conv2d, Dense, Network, Node
+from neurocompile.ir import LIF, Conv2d, Dense, Input, Network, Node, Output
 from neurocompile.passes.assemble import assemble
 from neurocompile.passes.prove_ranges import prove_ranges
 from neurocompile.passes.quantise import quantise
@@ -277,3 +278,117 @@ def test_networks_of_small_integers_keep_every_spike(data: Any, chain: Chain, li
     for name in ("lif1", "lif2"):
         assert neurons_of(integers, name).scale == 1
         np.testing.assert_array_equal(trace.spikes[name], expected.spikes[name])
+
+
+# Ways of firing that Lava's neurons do not have, and sources that compute in integers
+
+
+def test_neurons_that_fire_at_their_threshold_get_one_that_is_lower_by_one(
+    chain: Chain, lif: MakeLif
+) -> None:
+    """0.5 + 0.5 reaches 1 in the float network, and 254 + 254 is above 507."""
+    network = chain(
+        (2,), {"fc": dense([[0.5, 0.5]]), "lif": lif((1,), decay=1.0, comparison=">=")}, steps=2
+    )
+
+    quantised = quantise(assemble(network), LIMITS, steps=2).network
+
+    neurons = neurons_of(quantised, "lif")
+    assert (neurons.threshold, neurons.scale, neurons.plain) == (507, 508, True)
+    assert quantised.synapses[0].weight.tolist() == [[254, 254]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"reset": "subtract"}, {"floor": -np.ones(1)}, {"refractory": 1}, {"most_spikes": 3}],
+)
+def test_microcode_compares_as_the_source_does(
+    chain: Chain, lif: MakeLif, options: dict[str, Any]
+) -> None:
+    neuron = lif((1,), comparison=">=", **options)
+    network = chain((2,), {"fc": dense([[0.5, 0.5]]), "lif": neuron})
+
+    neurons = neurons_of(quantise(assemble(network), LIMITS, steps=2).network, "lif")
+
+    assert (neurons.threshold, neurons.scale, neurons.inclusive) == (508, 508, True)
+
+
+def test_floors_and_what_spikes_take_are_in_the_scale_of_the_layer(
+    chain: Chain, lif: MakeLif
+) -> None:
+    neuron = lif((1,), reset="subtract", subtracts=np.full(1, 1.25), floor=np.full(1, -0.75))
+    network = chain((1,), {"fc": dense([[0.5]]), "lif": neuron})
+
+    neurons = neurons_of(quantise(assemble(network), LIMITS, steps=2).network, "lif")
+
+    assert neurons.scale == 508
+    assert neurons.subtracts == 508 * 1.25 * 64
+    assert neurons.floor == -508 * 0.75 * 64
+
+
+def test_the_number_of_spikes_in_a_step_is_proven(chain: Chain, lif: MakeLif) -> None:
+    """Without a leak 0.9 may be left below the threshold of 1, and 2.5 arrive at most."""
+    several = lif((1,), decay=1.0, comparison=">=", reset="subtract", most_spikes=None)
+    network = chain(
+        (1,),
+        {"a": dense([[2.5]]), "one": several, "b": dense([[0.75]]), "two": several},
+        steps=9,
+    )
+
+    quantised = quantise(assemble(network), LIMITS, steps=9).network
+
+    assert neurons_of(quantised, "one").most == 3
+    assert neurons_of(quantised, "two").most == 3  # 1 + 3 * 0.75 = 3.25
+
+
+def test_a_cycle_of_neurons_without_a_limit_is_refused(lif: MakeLif) -> None:
+    several = lif((1,), reset="subtract", most_spikes=None)
+    nodes: dict[str, Node] = {
+        "in": Input((1,)),
+        "lif": several,
+        "back": dense([[0.5]]),
+        "out": Output((1,)),
+    }
+    edges = (("in", "lif"), ("lif", "back"), ("back", "lif"), ("lif", "out"))
+    network = Network(nodes, edges, 4, frozenset({("lif", "back")}))
+
+    with pytest.raises(
+        RangeError,
+        match="layer 'lif' needs to know how often each neuron that feeds it can fire in a step, but "
+        "'lif' feeds it with a delay of a step, and may fire any number of times: limit it with "
+        "--max-spikes",
+    ):
+        quantise(assemble(network), LIMITS, steps=4)
+
+
+def test_integers_of_the_source_stay_as_they_are(chain: Chain, lif: MakeLif) -> None:
+    """As in files of netx: weights are even, leaks multiples of 1/4096."""
+    neuron = lif((2,), decay=1 - 413 / 4096, current_decay=np.full(2, 1 - 1023 / 4096))
+    network = replace(
+        chain(
+            (3,),
+            {
+                "fc": dense([[2, -4, 6], [10, 20, -254]]),
+                "lif": replace(neuron, threshold=np.full(2, 80.0)),
+            },
+        ),
+        weight_unit=1.0,
+    )
+    quantised = quantise(assemble(network), LIMITS, steps=4).network
+
+    neurons = neurons_of(quantised, "lif")
+    assert (neurons.scale, int(neurons.threshold)) == (1, 80)
+    assert (int(neurons.dv), int(neurons.du)) == (413, 1022)
+    assert quantised.synapses[0].weight.tolist() == [[2, -4, 6], [10, 20, -254]]
+
+
+def test_a_source_of_integers_that_has_other_numbers_is_refused(chain: Chain, lif: MakeLif) -> None:
+    neuron = replace(lif((1,), decay=0.3), threshold=np.full(1, 10.5))
+    network = replace(chain((1,), {"fc": dense([[2.25]], [0.001]), "lif": neuron}), weight_unit=1.0)
+
+    with pytest.raises(RangeError) as raised:
+        quantise(assemble(network), LIMITS, steps=4)
+
+    text = str(raised.value)
+    for what in ("weights of 'fc'", "thresholds", "biases", "leaks"):
+        assert f"layer 'lif' needs {what} that are integers, as its source computes in them" in text

@@ -470,3 +470,75 @@ def test_a_convolution_sees_its_populations_in_its_own_views() -> None:
     trace = execute(network, {"in": values}, samples=1, steps=1, record=["membrane/out"])
 
     assert (trace.membrane["out"][0, 0] // 64).tolist() == [5, 7, 9]
+
+
+# What needs microcode on the chip
+
+
+def fire(item: IntegerNeurons, arriving: list[int]) -> tuple[list[int], list[float], NeuronState]:
+    """Return spikes, membranes after the reset in weight units, and the state in the end."""
+    current = state()
+    spikes, after = [], []
+    for value in arriving:
+        fired, _ = step_neurons(item, current, np.array([value]))
+        spikes.append(int(fired[0]))
+        after.append(int(current.v[0]) / 64)
+    return spikes, after, current
+
+
+def test_inclusive_neurons_fire_at_their_threshold() -> None:
+    assert fire(neurons(dv=0, inclusive=True), [50, 50, 100, 99])[0] == [0, 1, 1, 0]
+    assert fire(neurons(dv=0), [50, 50, 1])[0] == [0, 0, 1]
+
+
+def test_several_spikes_each_take_the_threshold_off() -> None:
+    item = neurons(dv=0, inclusive=True, most=3, reset="subtract")
+
+    spikes, after, current = fire(item, [250, 50, 450, 0])
+
+    assert spikes == [2, 1, 3, 1]  # the fourth of 450 waits for its turn
+    assert after == [50, 0, 150, 50]
+    assert current.counters.spikes_capped == 1
+
+
+def test_a_membrane_at_a_multiple_of_its_threshold_is_not_above_it() -> None:
+    item = neurons(dv=0, most=5, reset="subtract")
+
+    assert fire(item, [200, 1, 0])[:2] == ([1, 1, 0], [100, 1, 1])
+
+
+def test_spikes_may_take_more_or_less_than_the_threshold_off() -> None:
+    more = neurons(dv=0, reset="subtract", subtracts=250 * 64)
+    less = neurons(dv=0, reset="subtract", subtracts=30 * 64 + 1)
+
+    assert fire(more, [110, 0])[1] == [-140, -140]
+    assert fire(less, [110, 0])[1] == [80 - 1 / 64, 80 - 1 / 64]
+
+
+def test_a_floor_is_no_saturation() -> None:
+    spikes, after, current = fire(neurons(dv=0, floor=-10 * 64), [-500, 111, 0])
+
+    assert (spikes, after) == ([0, 1, 0], [-10, 0, 0])
+    assert current.counters.v_saturations_low == 0
+
+
+def test_refractory_neurons_hold_their_membrane_but_not_their_current() -> None:
+    item = neurons(dv=0, du=2047, refractory=2)
+
+    spikes, after, current = fire(item, [160, 0, 0, 0])
+
+    assert spikes == [1, 0, 0, 0]
+    assert after == [0, 0, 0, 20]  # the current went on: 160, 80, 40, 20
+    assert current.u[0] == 20 * 64
+
+
+def test_plain_neurons_are_those_of_lava() -> None:
+    assert neurons().plain
+    for changes in (
+        {"inclusive": True},
+        {"most": 2},
+        {"floor": -1},
+        {"refractory": 1},
+        {"reset": "subtract"},
+    ):
+        assert not neurons(**changes).plain

@@ -1,9 +1,10 @@
 """
 A neuron that Lava does not have: what needs a microcode program on the chip.
 
-It can take its threshold off the membrane instead of clearing it, start a sample from another membrane
-than 0, and work at some machine steps only. Otherwise it is Lava's fixed-point LIF; the formulas are
-those that the engine of the `fixedpoint` target states.
+It can take something off the membrane instead of clearing it, fire at its threshold or several times a
+step, stop its membrane at a floor, rest after a spike, start a sample from another membrane than 0, and
+work at some machine steps only. Otherwise it is Lava's fixed-point LIF; the formulas are those that the
+engine of the `fixedpoint` target states.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Microcode(AbstractProcess):
 
     `period` is in steps, `steps` of which are worked on; else the neurons send nothing and keep their
     state, and what arrives is lost. At the first step of a sample the state is cleared. Arrays broadcast
-    to `shape`; `vth` is in weight units, `bias` and `start` in state units.
+    to `shape`; `vth` is in weight units, `bias`, `start`, `floor` and `subtracts` in state units, the
+    latter None where spikes reset the membrane to zero. `most` is how often neurons may fire in one
+    step, `refractory` how many steps they rest afterwards.
     """
 
     def __init__(
@@ -46,7 +49,11 @@ class Microcode(AbstractProcess):
         vth: Any,
         bias: Any,
         start: Any,
-        subtract: bool,
+        subtracts: Any,
+        floor: Any,
+        inclusive: bool,
+        most: int,
+        refractory: int,
         first: int,
         stride: int,
         steps: int,
@@ -59,7 +66,11 @@ class Microcode(AbstractProcess):
             vth=vth,
             bias=bias,
             start=start,
-            subtract=subtract,
+            subtracts=subtracts,
+            floor=floor,
+            inclusive=inclusive,
+            most=most,
+            refractory=refractory,
             first=first,
             stride=stride,
             steps=steps,
@@ -69,6 +80,7 @@ class Microcode(AbstractProcess):
         self.s_out = OutPort(shape=shape)
         self.u = Var(shape=shape, init=0)
         self.v = Var(shape=shape, init=0)
+        self.resting = Var(shape=shape, init=0)
 
 
 @implements(proc=Microcode, protocol=LoihiProtocol)
@@ -81,12 +93,14 @@ class MicrocodeModel(PyLoihiProcessModel):
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
     u: NDArray[np.int32] = LavaPyType(np.ndarray, np.int32)
     v: NDArray[np.int32] = LavaPyType(np.ndarray, np.int32)
+    resting: NDArray[np.int32] = LavaPyType(np.ndarray, np.int32)
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
-        for name in ("first", "stride", "steps", "period", "subtract"):
+        for name in ("first", "stride", "steps", "period", "inclusive", "most", "refractory"):
             setattr(self, name, proc_params[name])
-        self.keep_u, self.keep_v, self.bias, self.begin, self.threshold = (
+        self.subtract = proc_params["subtracts"] is not None
+        self.keep_u, self.keep_v, self.bias, self.begin, self.threshold, self.taken, self.least = (
             np.asarray(values, dtype=np.int64)
             for values in (
                 (1 << DECAY_BITS) - 1 - np.asarray(proc_params["du"], dtype=np.int64),
@@ -94,6 +108,8 @@ class MicrocodeModel(PyLoihiProcessModel):
                 proc_params["bias"],
                 proc_params["start"],
                 np.asarray(proc_params["vth"], dtype=np.int64) << STATE_FRACTION_BITS,
+                proc_params["subtracts"] if self.subtract else 0,
+                proc_params["floor"],
             )
         )
 
@@ -113,12 +129,22 @@ class MicrocodeModel(PyLoihiProcessModel):
         v = _truncated(v * self.keep_v) + u + self.bias
         if first:
             v = v + self.begin  # `start` is what Lava calls to run a model
-        v = np.clip(v, -STATE_MAXIMUM, STATE_MAXIMUM)
-        fired = v > self.threshold
+        v = np.clip(v, np.maximum(self.least, -STATE_MAXIMUM), STATE_MAXIMUM)
+        resting = np.zeros_like(v) if first else self.resting.astype(np.int64)
+        v = np.where(resting > 0, 0, v)
+        fired = np.where(resting > 0, 0, self._count(v))
 
         self.u[:] = u
-        self.v[:] = np.where(fired, v - self.threshold if self.subtract else 0, v)
+        self.v[:] = np.where(fired > 0, v - fired * self.taken if self.subtract else 0, v)
+        self.resting[:] = np.where(fired > 0, self.refractory, np.maximum(resting - 1, 0))
         self.s_out.send(fired.astype(np.int32))
+
+    def _count(self, v: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how often each neuron's threshold fits into `v`, at most as often as it may fire."""
+        if self.most == 1:
+            return (v >= self.threshold if self.inclusive else v > self.threshold).astype(np.int64)
+        fits: NDArray[np.int64] = (v if self.inclusive else v - 1) // self.threshold
+        return np.clip(fits, 0, self.most)
 
 
 def _truncated(product: NDArray[np.int64]) -> NDArray[np.int64]:
