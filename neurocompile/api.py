@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from neurocompile import target as targets
 from neurocompile.atomic import check_writable
+from neurocompile.checking import Check, check_source
 from neurocompile.data import (
     InputRange,
     Samples,
@@ -25,9 +26,10 @@ from neurocompile.errors import (
     ProgramFormatError,
 )
 from neurocompile.frontend.from_nir import Imported, from_nir
+from neurocompile.frontend.import_options import ImportOptions
 from neurocompile.ir import Input, Network
 from neurocompile.manifest import MANIFEST
-from neurocompile.passes.quantise import FirstLayer
+from neurocompile.passes.quantise import FirstLayer, Membranes
 from neurocompile.passes.share_sums import Sums
 from neurocompile.pipeline import CompileOptions, Observe, compile_network
 from neurocompile.program import GRAPH, Program, load
@@ -76,6 +78,7 @@ def export(
     steps: int | None = None,
     first_layer: FirstLayer = "auto",
     sums: Sums = "auto",
+    membranes: Membranes = "proven",
     validate: bool | None = None,
     observe: Observe | None = None,
     calibrate: str | None = None,
@@ -83,6 +86,12 @@ def export(
     profile: str = "auto",
     dt: float | None = None,
     reset: str | None = None,
+    reset_at: str | None = None,
+    fires: str | None = None,
+    max_spikes: int | str | None = None,
+    min_membrane: float | str | None = None,
+    input_gain: str | None = None,
+    synapse: str | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Program:
     """
@@ -90,27 +99,20 @@ def export(
 
     The input's range is `input_range`, or that of the data set `calibrate`; without either it is the
     source's own, else spikes. `validate` runs the network after every pass (None: where that takes
-    seconds); `observe` is called with each pass's name and the network that it made. Raises errors of `neurocompile.errors`, each with all of its reasons; then nothing
+    seconds); `profile`, `dt` and the options up to `synapse` say how to read a NIR file, as
+    `ImportOptions` explains; `observe` is called with each pass's name and the network that it made. Raises errors of `neurocompile.errors`, each with all of its reasons; then nothing
     is written.
     """
     chosen = targets.find(target)
     if output is not None:
         check_writable(Path(output), directory=True)
-    path = Path(source)
-    if not path.exists():
-        raise OptionError(
-            Problem(
-                "",
-                f"there is no '{path}'",
-                remedy="give a run directory, a checkpoint or a .nir file",
-            )
-        )
-    imported, content, facts, files = _front_end(path, profile=profile, dt=dt, reset=reset)
+    path = _existing(source)
+    choices = ImportOptions(
+        profile, dt, reset, reset_at, fires, max_spikes, min_membrane, input_gain, synapse
+    )
+    imported, content, facts, files = _front_end(path, choices)
     network = _with_range(imported.network, input_range, calibrate)
-    calibration = None
-    if calibrate is not None:
-        (name,) = network.of_type(Input)  # or the range would have been refused
-        calibration = by_input(load_samples(calibrate).first(CALIBRATION_SAMPLES).inputs, [name])
+    calibration = _calibration(network, calibrate)
     program = compile_network(
         network,
         chosen,
@@ -119,18 +121,18 @@ def export(
             steps=steps,
             first_layer=first_layer,
             sums=sums,
+            membranes=membranes,
             validate=validate,
             calibration=calibration,
             target_options=options or {},
         ),
         observe=observe,
     )
-    choices = {"profile": profile, "dt": dt, "reset": reset}
     program = replace(
         program,
         facts={
             "source": {"kind": "nir" if path.suffix == ".nir" else "checkpoint", "name": path.name},
-            "import": {"options": choices, "inferred": dict(imported.inferred)},
+            "import": {"options": choices.to_json(), "inferred": dict(imported.inferred)},
             **facts,
             **program.facts,
         },
@@ -139,6 +141,55 @@ def export(
     if output is not None:
         program.save(Path(output))
     return program
+
+
+def check(
+    source: Path | str,
+    *,
+    target: str,
+    weight_bits: int = 8,
+    steps: int | None = None,
+    first_layer: FirstLayer = "auto",
+    sums: Sums = "auto",
+    membranes: Membranes = "proven",
+    validate: bool | None = None,
+    observe: Observe | None = None,
+    calibrate: str | None = None,
+    input_range: InputRange | None = None,
+    options: Mapping[str, str] | None = None,
+    **choices: Any,
+) -> Check:
+    """
+    Return everything that keeps `source` from being exported for `target`, and what it takes there.
+
+    The arguments are those of `export`; `choices` are the fields of `ImportOptions`. Nothing is
+    written, and nothing runs unless `validate` is true. Raises `OptionError` only where there is
+    nothing to check: for a target or a path that do not exist.
+    """
+    chosen = targets.find(target)
+    path = _existing(source)
+
+    def finish(network: Network) -> tuple[Network, dict[str, Any] | None]:
+        ranged = _with_range(network, input_range, calibrate)
+        return ranged, _calibration(ranged, calibrate) if validate else None
+
+    return check_source(
+        path,
+        chosen,
+        CompileOptions(
+            weight_bits=weight_bits,
+            steps=steps,
+            first_layer=first_layer,
+            sums=sums,
+            membranes=membranes,
+            validate=validate,
+            target_options=options or {},
+        ),
+        choices=choices,
+        read=lambda decided: _front_end(path, decided)[0],
+        finish=finish,
+        observe=observe,
+    )
 
 
 def verify(
@@ -173,8 +224,21 @@ def verify(
             opened.close()
 
 
+def _existing(source: Path | str) -> Path:
+    path = Path(source)
+    if not path.exists():
+        raise OptionError(
+            Problem(
+                "",
+                f"there is no '{path}'",
+                remedy="give a run directory, a checkpoint or a .nir file",
+            )
+        )
+    return path
+
+
 def _front_end(
-    path: Path, *, profile: str, dt: float | None, reset: str | None
+    path: Path, choices: ImportOptions
 ) -> tuple[Imported, bytes, dict[str, Any], dict[str, bytes]]:
     """Return the imported network, its NIR file, facts for the manifest, and files to keep."""
     if path.is_dir() and (path / MANIFEST).is_file():
@@ -186,18 +250,14 @@ def _front_end(
             )
         )
     if path.suffix == ".nir":
-        imported = from_nir(path, profile=profile, dt=dt, reset=reset)
+        imported = from_nir(path, **choices.to_json())
         return imported, path.read_bytes(), {}, {}
-    contradicting = {
-        "--dt": dt,
-        "--reset": reset,
-        "--profile": None if profile == "auto" else profile,
-    }
-    given = [name for name, value in contradicting.items() if value is not None]
-    if given:
+    if choices.given:
         raise OptionError(
             Problem(
-                "", f"{', '.join(given)} is for .nir files", "a checkpoint knows how it was trained"
+                "",
+                f"{', '.join(choices.given)} is for .nir files",
+                "a checkpoint knows how it was trained",
             )
         )
     _need_torch("reading a checkpoint")
@@ -233,6 +293,14 @@ def _with_range(network: Network, given: InputRange | None, calibrate: str | Non
         for name, node in network.nodes.items()
     }
     return network.replaced(nodes)
+
+
+def _calibration(network: Network, calibrate: str | None) -> dict[str, Any] | None:
+    """Return some samples of the data set `calibrate`, by input."""
+    if calibrate is None:
+        return None
+    (name,) = network.of_type(Input)  # or the range would have been refused
+    return dict(by_input(load_samples(calibrate).first(CALIBRATION_SAMPLES).inputs, [name]))
 
 
 def _need_torch(what: str) -> None:

@@ -18,11 +18,13 @@ from rich.table import Table
 from neurocompile import __version__, api
 from neurocompile import target as targets
 from neurocompile.atomic import check_writable, write_text
+from neurocompile.check_tables import print_check
 from neurocompile.data import InputRange
 from neurocompile.describe import describe
 from neurocompile.doctor import examine
 from neurocompile.errors import NeurocompileError, OptionError
 from neurocompile.frontend.from_nir import MOST_STEPS
+from neurocompile.frontend.import_options import CHOICES, PROFILES
 from neurocompile.integer import Integer
 from neurocompile.pipeline import PASSES, Observe
 from neurocompile.program import Program, load
@@ -33,6 +35,7 @@ from neurocompile.verification import Comparison, Report
 
 DONE, DIFFERENT, IMPOSSIBLE = 0, 1, 2
 SMALLEST_SPAN = 1e-30  # of an input range; payloads of anything smaller would overflow
+TOLD_SHRINKING = 2  # of weights by the range proof: a bit is lost
 REPORT_JSON, RASTER = "report.json", "raster.png"
 
 
@@ -120,6 +123,105 @@ def train(**options: Any) -> None:
     click.echo(f"wrote {result.run_directory}")
 
 
+EXPORT_OPTIONS = (
+    click.option("--target", required=True, help="See 'neurocompile targets'."),
+    click.option("--weight-bits", type=int, default=8, show_default=True, help="From 2 to 8."),
+    click.option(
+        "--steps",
+        type=click.IntRange(1, MOST_STEPS),
+        help="Steps a sample may have at most; as trained if not given.",
+    ),
+    click.option(
+        "--first-layer",
+        type=click.Choice(["auto", "graded", "host"]),
+        default="auto",
+        show_default=True,
+        help="Who computes on analogue inputs: the chip, fed by graded spikes, or the host.",
+    ),
+    click.option("--calibrate", metavar="DATA", help="Take the input's range from a data set."),
+    click.option(
+        "--membranes",
+        type=click.Choice(["proven", "saturating"]),
+        default="proven",
+        show_default=True,
+        help="Prove that no membrane saturates, or let them: finer weights, and every run counts it.",
+    ),
+    click.option(
+        "--sums",
+        type=click.Choice(["auto", "graded", "duplicate"]),
+        default="auto",
+        show_default=True,
+        help="How sums of spikes travel: as graded spikes, or through duplicated synapses.",
+    ),
+    click.option(
+        "--validate/--no-validate",
+        default=None,
+        help="Run the network after every pass and compare; done unasked where it takes seconds.",
+    ),
+    click.option(
+        "--print-after",
+        type=click.Choice([*PASSES, "all"]),
+        help="Print the network that a pass made.",
+    ),
+    click.option(
+        "--input-range", metavar="MIN:MAX[:STEP]", help="The values that inputs can take."
+    ),
+    click.option(
+        "--profile",
+        type=click.Choice(PROFILES),
+        default="auto",
+        show_default=True,
+        help="The framework that wrote a .nir file, whose neurons it means.",
+    ),
+    click.option(
+        "--dt", type=float, metavar="SECONDS", help="Time step that a .nir file was trained with."
+    ),
+    click.option(
+        "--reset", type=click.Choice(CHOICES["reset"]), help="Reset of a .nir file's neurons."
+    ),
+    click.option(
+        "--reset-at",
+        type=click.Choice(CHOICES["reset_at"]),
+        help="Whether its resets act at the spike or in the next step.",
+    ),
+    click.option(
+        "--fires",
+        type=click.Choice(CHOICES["fires"]),
+        help="Whether its membranes fire above the threshold only, or at it as well.",
+    ),
+    click.option(
+        "--max-spikes",
+        metavar="N|any",
+        help="How many spikes its neurons can fire in one step.",
+    ),
+    click.option(
+        "--min-membrane",
+        metavar="none|threshold|NUMBER",
+        help="The lowest membrane of its neurons; 'threshold' is minus theirs.",
+    ),
+    click.option(
+        "--input-gain",
+        type=click.Choice(CHOICES["input_gain"]),
+        help="Factor of its neurons' inputs where r is 1: 1, or 1 - decay.",
+    ),
+    click.option(
+        "--synapse",
+        type=click.Choice(CHOICES["synapse"]),
+        help="Whether its synaptic currents act in the step they arrive or in the next.",
+    ),
+    click.option(
+        "-O", "target_options", multiple=True, metavar="NAME=VALUE", help="An option of the target."
+    ),
+)
+
+
+def _export_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of `export`: all that decides which program SOURCE becomes."""
+    for option in reversed(EXPORT_OPTIONS):
+        command = option(command)
+    return command
+
+
 @commands.command(
     epilog=_example(
         """
@@ -130,57 +232,10 @@ neurocompile export theirs.nir --target fixedpoint --dt 1e-4 --reset zero -o the
     )
 )
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--target", required=True, help="See 'neurocompile targets'.")
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="PROGRAM_DIR"
 )
-@click.option("--weight-bits", type=int, default=8, show_default=True, help="From 2 to 8.")
-@click.option(
-    "--steps",
-    type=click.IntRange(1, MOST_STEPS),
-    help="Steps a sample may have at most; as trained if not given.",
-)
-@click.option(
-    "--first-layer",
-    type=click.Choice(["auto", "graded", "host"]),
-    default="auto",
-    show_default=True,
-    help="Who computes on analogue inputs: the chip, fed by graded spikes, or the host.",
-)
-@click.option("--calibrate", metavar="DATA", help="Take the input's range from a data set.")
-@click.option(
-    "--sums",
-    type=click.Choice(["auto", "graded", "duplicate"]),
-    default="auto",
-    show_default=True,
-    help="How sums of spikes travel: as graded spikes, or through duplicated synapses.",
-)
-@click.option(
-    "--validate/--no-validate",
-    default=None,
-    help="Run the network after every pass and compare; done unasked where it takes seconds.",
-)
-@click.option(
-    "--print-after",
-    type=click.Choice([*PASSES, "all"]),
-    help="Print the network that a pass made.",
-)
-@click.option("--input-range", metavar="MIN:MAX[:STEP]", help="The values that inputs can take.")
-@click.option(
-    "--profile",
-    default="auto",
-    show_default=True,
-    help="Dialect of a .nir file: auto, ours, literal.",
-)
-@click.option(
-    "--dt", type=float, metavar="SECONDS", help="Time step that a .nir file was trained with."
-)
-@click.option(
-    "--reset", type=click.Choice(["zero", "subtract"]), help="Reset of a .nir file's neurons."
-)
-@click.option(
-    "-O", "target_options", multiple=True, metavar="NAME=VALUE", help="An option of the target."
-)
+@_export_options
 def export(
     source: Path,
     target: str,
@@ -202,6 +257,46 @@ def export(
     )
     _print_program(program)
     click.echo(f"wrote {output}")
+
+
+@commands.command(
+    epilog=_example(
+        """
+neurocompile check runs/digits --target loihi2
+neurocompile check theirs.nir --target loihi2 --dt 1e-4 --json check.json
+"""
+    )
+)
+@click.argument("source", type=click.Path(path_type=Path))
+@_export_options
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE")
+def check(
+    source: Path,
+    target: str,
+    input_range: str | None,
+    target_options: Sequence[str],
+    print_after: str | None,
+    json_file: Path | None,
+    **options: Any,
+) -> int:
+    """Say everything that keeps SOURCE from being exported, and what it would take there.
+
+    Nothing is written but FILE. Exit code 0 if an export would succeed, else 2.
+    """
+    if json_file is not None:
+        check_writable(json_file)
+    report = api.check(
+        source,
+        target=target,
+        input_range=_parse_range(input_range),
+        options=_parse_pairs(target_options),
+        observe=_printer(print_after),
+        **options,
+    )
+    print_check(report)
+    if json_file is not None:
+        write_text(json_file, json.dumps(report.to_json(), indent=2) + "\n")
+    return DONE if report.ok else IMPOSSIBLE
 
 
 @commands.command(
@@ -463,6 +558,7 @@ def _print_program(program: Program) -> None:
     for layer, factor in program.facts["quantisation"]["scales_lowered_by_range_proof"].items():
         click.echo(
             f"'{layer}' has its weights shrunk {factor:.2f} times, so that {program.steps} steps are proven"
+            + (" (--membranes saturating may be finer)" if factor > TOLD_SHRINKING else "")
         )
     first = program.facts["first_layer"]
     click.echo(f"first layer: {first['computed_by']} ({first['because']})")

@@ -19,6 +19,7 @@ from neurocompile.limits import Limits
 
 if TYPE_CHECKING:
     from neurocompile.program import Program
+    from neurocompile.resources import Resources
 
 GROUP = "neurocompile.targets"
 
@@ -103,6 +104,10 @@ class Target(Protocol):
 
     def check(self, program: Program) -> list[Problem]:
         """Return everything in `program` that this target cannot do."""
+        ...
+
+    def resources(self, program: Program) -> Resources:
+        """Return what `program` takes here; `neurocompile.resources.count_resources` counts for all."""
         ...
 
     def lower(self, program: Program) -> Lowered:

@@ -28,6 +28,7 @@ from neurocompile import reference
 from neurocompile.data import Inputs, Samples, by_input, map_inputs
 from neurocompile.errors import DataError, OptionError, Problem, ProgramFormatError
 from neurocompile.frontend.from_nir import from_nir
+from neurocompile.frontend.import_options import ImportOptions
 from neurocompile.integer import STATE_FRACTION_BITS
 from neurocompile.ir import LIF, Network, Threshold
 from neurocompile.program import GRAPH, REFERENCE, Program, Result
@@ -254,11 +255,10 @@ def folded_network(program: Program) -> Network:
         path = Path(directory) / GRAPH
         path.write_bytes(program.extra_files[GRAPH])
         try:
-            choices = program.facts["import"]["options"]
-            dt, reset, profile = (choices[name] for name in ("dt", "reset", "profile"))
-        except (KeyError, TypeError) as error:
+            choices = ImportOptions.from_json(program.facts["import"]["options"])
+        except (KeyError, TypeError, OptionError) as error:
             raise ProgramFormatError("the manifest does not say how its graph was read") from error
-        return from_nir(path, profile=profile, dt=dt, reset=reset).network
+        return from_nir(path, **choices.to_json()).network
 
 
 def _choose_stages(program: Program, against: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ from neurocompile.data import InputRange
 from neurocompile.errors import NirFormatError, OptionError, Problem, UnsupportedError, raise_all
 from neurocompile.frontend.find_feedback import find_feedback
 from neurocompile.frontend.flatten_graph import FlatGraph, flatten_graph
+from neurocompile.frontend.import_options import ImportOptions
 from neurocompile.frontend.nir_nodes import (
     NEURONS_WITH_RESET,
     Conventions,
@@ -33,7 +34,6 @@ from neurocompile.frontend.read_nir import NirFile, read_nir
 from neurocompile.integer import Reset, Shape
 from neurocompile.ir import Network
 
-PROFILES = ("auto", "ours", "literal")
 RESETS: tuple[Reset, ...] = ("zero", "subtract")
 MOST_STEPS = 1_000_000
 FIRST_VERSION_WITH_RESET_VOLTAGE = (1, 0, 6)  # before it, NIR's specification meant subtraction
@@ -53,25 +53,22 @@ def from_nir(
     profile: str = "auto",
     dt: float | None = None,
     reset: str | None = None,
+    reset_at: str | None = None,
+    fires: str | None = None,
+    max_spikes: int | str | None = None,
+    min_membrane: float | str | None = None,
+    input_gain: str | None = None,
+    synapse: str | None = None,
 ) -> Imported:
     """
-    Return the network that a NIR file means.
+    Return the network that a NIR file means; `ImportOptions` says what the options do.
 
     Raises `NirFormatError` for files that contradict themselves, `UnsupportedError` for nodes and
     dialects that cannot be read yet, `OptionError` for impossible options; with all reasons at once.
     """
-    if profile not in PROFILES:
-        raise OptionError(
-            Problem(
-                "", f"there is no profile '{profile}'", remedy=f"choose from {', '.join(PROFILES)}"
-            )
-        )
-    if reset is not None and reset not in RESETS:
-        raise OptionError(
-            Problem("", f"there is no reset '{reset}'", remedy="use zero or subtract")
-        )
-    if dt is not None and not (np.isfinite(dt) and dt > 0):
-        raise OptionError(Problem("", "--dt must be a positive number of seconds", f"it is {dt}"))
+    ImportOptions(
+        profile, dt, reset, reset_at, fires, max_spikes, min_membrane, input_gain, synapse
+    )
     file = read_nir(source) if isinstance(source, Path) else source
     kind = file.root.get("type")
     if not isinstance(kind, str) or kind != "NIRGraph":

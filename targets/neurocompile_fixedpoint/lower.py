@@ -10,6 +10,7 @@ from neurocompile_loihi2.limits import LIMITS
 
 from neurocompile.errors import Problem
 from neurocompile.limits import Limits
+from neurocompile.resources import Resources, count_resources
 from neurocompile.target import Availability, Executor, Lowered, Option
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class FixedPointTarget:
         """Return nothing: this target runs whatever the compiler can emit."""
         del program
         return []
+
+    def resources(self, program: Program) -> Resources:
+        """Return the counts: numpy has no cores to run out of."""
+        return count_resources(program)
 
     def lower(self, program: Program) -> Lowered:
         """Return nothing: the program is the integers already."""
