@@ -19,6 +19,7 @@ from neurocompile import __version__, api
 from neurocompile import target as targets
 from neurocompile.atomic import check_writable, write_text
 from neurocompile.check_tables import print_check
+from neurocompile.counted import remarks
 from neurocompile.data import InputRange
 from neurocompile.describe import describe
 from neurocompile.doctor import examine
@@ -144,7 +145,7 @@ EXPORT_OPTIONS = (
         type=click.Choice(["proven", "saturating"]),
         default="proven",
         show_default=True,
-        help="Prove that no membrane saturates, or let them: finer weights, and every run counts it.",
+        help="Prove that no membrane saturates, or let them, which gives finer weights; runs count it.",
     ),
     click.option(
         "--sums",
@@ -357,6 +358,8 @@ def run_command(
         for name, values in result.outputs.items()
     )
     click.echo(f"wrote {output}: {shapes}")
+    for remark in remarks(loaded.network, result.trace.counters):
+        click.echo(remark)
     shown = next(iter(result.outputs.values())).shape[1]
     if shown == 1 and loaded.native_steps not in (None, 1):
         click.echo(
@@ -633,6 +636,8 @@ def _print_report(report: Report) -> None:
                 f"{comparison.reference} {'did' if first.reference_spike else 'did not'} "
                 f"(membrane {first.membrane:.6g}, threshold {first.threshold:.6g})"
             )
+    for remark in report.remarks:
+        click.echo(remark)
     accuracy = "  ".join(f"{name} {100 * value:.2f} %" for name, value in report.accuracy.items())
     if accuracy:
         click.echo(f"accuracy on {report.samples} samples, {report.steps} steps: {accuracy}")

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile import __version__
+from neurocompile.counted import COUNTED_BY
 from neurocompile.errors import (
     NeurocompileError,
     Problem,
@@ -228,7 +229,7 @@ def _validator(
 
 def _notes(compiled: Compiled, timing: Schedule) -> list[str]:
     notes = [
-        f"the membranes of '{name}' would saturate in the worst case: every run counts whether they do"
+        f"the membranes of '{name}' would saturate in the worst case: {COUNTED_BY}"
         for name in compiled.quantised.saturating
     ]
     for shared in compiled.sums:

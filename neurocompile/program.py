@@ -69,7 +69,8 @@ class Result:
     What a program did on some samples; arrays are (samples, steps, *shape).
 
     `outputs` are in the units of the source network: logits of a read-out as float64, or spikes as
-    integers. `spikes` are 0 or 1, `membrane` in the units of the source network's membrane, after the reset.
+    integers. `spikes` are 0 or 1, or how many there were in one step; `membrane` is in the units of the
+    source network's membrane, after the reset.
     """
 
     outputs: Mapping[str, NDArray[Any]]

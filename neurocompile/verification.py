@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile import reference
+from neurocompile.counted import remarks
 from neurocompile.data import Inputs, Samples, by_input, map_inputs
 from neurocompile.errors import DataError, OptionError, Problem, ProgramFormatError
 from neurocompile.frontend.from_nir import from_nir
@@ -114,6 +115,7 @@ class Report:
     overall: Comparison
     counters: Mapping[str, Mapping[str, int]]
     facts: Mapping[str, Any]
+    remarks: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -148,6 +150,7 @@ class Report:
             "accuracy": self.accuracy,
             "comparisons": [_comparison_json(item) for item in self.comparisons],
             "layers": [vars(layer) for layer in self.overall.layers],
+            "remarks": list(self.remarks),
             "counters": {layer: dict(counts) for layer, counts in self.counters.items()},
             "program": dict(self.facts),
         }
@@ -226,6 +229,7 @@ def verify_program(
         comparisons=tuple(comparisons),
         overall=overall,
         counters=counters,
+        remarks=tuple(remarks(program.network, counters)),
         facts={
             name: program.facts[name]
             for name in (
