@@ -1,16 +1,18 @@
 """
 Understand a NIR graph: which discrete-time network is it?
 
-NIR's neurons are differential equations and its files name no time step. They are read literally,
-with the forward Euler step dt, as our exporter and most frameworks mean them (`nir_nodes`). Whatever
-a file leaves open (dt, the reset, which edges of a cycle are late) is taken from the options, decided
-by a rule or refused; what was taken from where is kept in `Imported.inferred`.
+NIR's neurons are differential equations and its files name no time step, and no framework runs them
+quite as written. A profile names the framework whose recurrence a file means (`dialects`); without one,
+files of ours say it themselves, and those that need nothing but forward Euler with a dt that is given are
+read literally. Whatever a file leaves open (profile, dt, the reset, which edges of a cycle are late) is
+taken from the options, decided by a rule or refused; what was taken from where is kept in
+`Imported.inferred`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +20,30 @@ import numpy as np
 
 from neurocompile.data import InputRange
 from neurocompile.errors import NirFormatError, OptionError, Problem, UnsupportedError, raise_all
+from neurocompile.frontend.dialects.frameworks import DIALECTS, SAME, candidates, unit_gain_dt
+from neurocompile.frontend.dialects.readings import Context, Reading
+from neurocompile.frontend.dialects.surroundings import Graph, fire_without_reset, splice, untangle
 from neurocompile.frontend.find_feedback import find_feedback
 from neurocompile.frontend.flatten_graph import FlatGraph, flatten_graph
 from neurocompile.frontend.import_options import ImportOptions
+from neurocompile.frontend.nir_neurons import NirNeurons, fit_shapes, read_neurons
 from neurocompile.frontend.nir_nodes import (
-    NEURONS_WITH_RESET,
-    Conventions,
     Found,
     MalformedError,
+    Surroundings,
+    found,
     kind_of,
     read_nodes,
     shape_of,
 )
 from neurocompile.frontend.read_nir import NirFile, read_nir
-from neurocompile.integer import Reset, Shape
-from neurocompile.ir import Network
+from neurocompile.integer import Shape
+from neurocompile.ir import LIF, Conv2d, Dense, Input, Network, Node, Output
 
-RESETS: tuple[Reset, ...] = ("zero", "subtract")
+RESETS = ("zero", "subtract")
 MOST_STEPS = 1_000_000
 FIRST_VERSION_WITH_RESET_VOLTAGE = (1, 0, 6)  # before it, NIR's specification meant subtraction
+LAVA_DL_UNIT = 1 / 64
 
 
 @dataclass(frozen=True)
@@ -63,10 +70,11 @@ def from_nir(
     """
     Return the network that a NIR file means; `ImportOptions` says what the options do.
 
-    Raises `NirFormatError` for files that contradict themselves, `UnsupportedError` for nodes and
-    dialects that cannot be read yet, `OptionError` for impossible options; with all reasons at once.
+    Raises `NirFormatError` for files that contradict themselves, `UnsupportedError` for nodes that cannot
+    be read and for what neither the file nor an option decides, `OptionError` for impossible options; with
+    all reasons at once.
     """
-    ImportOptions(
+    options = ImportOptions(
         profile, dt, reset, reset_at, fires, max_spikes, min_membrane, input_gain, synapse
     )
     file = read_nir(source) if isinstance(source, Path) else source
@@ -77,19 +85,181 @@ def from_nir(
     if not isinstance(raw_nodes, Mapping):
         raise NirFormatError("the NIR graph has no nodes")
     flat, structure = flatten_graph(file.root)
-    conventions = _conventions(file, flat, profile, dt, reset)
-    nodes, problems = read_nodes(flat.nodes, conventions)
     ports, of_ports = _port_shapes(flat)
+    neurons, problems = read_neurons(flat.nodes)
+    said, options = _said(file, options)
+    name, undecided = _profile(options, neurons.values(), ours=bool(said.trusted), notes=said.notes)
+    problems += undecided
+    options = _with_dt(options, name, neurons.values(), said.notes)
+    nodes, of_nodes = read_nodes(flat.nodes, Surroundings(options.dt, said.input_range))
+    problems += of_nodes
+    if name == "rockpool":
+        nodes = _without_batch(nodes, said.notes)
+    nodes, neurons, of_shapes = fit_shapes(nodes, neurons, flat.edges)
+    problems += of_shapes
+    graph = untangle(flat.edges, neurons, moves=name == "spyx", notes=said.notes)
+    readings: dict[str, Reading] = {}
+    if not undecided:
+        context = Context(
+            options, options.dt, said.notes, graph.recurrent, _means_reset(file, options, neurons)
+        )
+        readings, of_readings = _read_all(name, neurons, context)
+        problems += of_readings
     _raise_by_kind([*((NirFormatError, problem) for problem in structure), *problems, *of_ports])
-    feedback, cycles = find_feedback(nodes, flat.edges)
-    raise_all(NirFormatError, cycles)
-    network = Network(nodes, flat.edges, conventions.steps, frozenset(feedback))
+    network = _assembled(nodes, readings, graph, said)
+    if name == "lava-dl":
+        network = _in_integers(network, said.notes)
     raise_all(NirFormatError, _problems_of_shapes(network, flat, ports))
-    inferred = dict(conventions.origin)
+    return Imported(network, said.notes)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a file says besides its graph: metadata of ours, how long samples are, what inputs can be."""
+
+    trusted: Mapping[str, Any]
+    steps: int | None
+    input_range: InputRange | None
+    notes: dict[str, str]
+
+
+def _profile(
+    options: ImportOptions,
+    neurons: Iterable[NirNeurons],
+    *,
+    ours: bool,
+    notes: dict[str, str],
+) -> tuple[str, list[Found]]:
+    """Return the profile to read with, and that it is undecided where it is."""
+    items = list(neurons)
+    if options.profile != "auto":
+        notes["profile"] = f"{options.profile}, as asked for"
+        return options.profile, []
+    if ours:
+        notes["profile"] = "ours, from the file's metadata"
+        return "ours", []
+    if not items or (options.dt is not None and _is_plain_euler(items, options.dt)):
+        notes["profile"] = "literal, forward Euler: dt is given, and no input gain is other than 1"
+        if not items:
+            notes["profile"] = "literal, as there are no neurons with a membrane"
+        return "literal", []
+    problem = Problem(
+        items[0].name,
+        "is computed differently by each framework",
+        "the file does not say which one trained it",
+        f"choose with --profile; its numbers fit {', '.join(candidates(items))}"
+        + (f"; so for {_others(items)}" if len(items) > 1 else ""),
+    )
+    return "literal", [(UnsupportedError, problem)]
+
+
+def _others(items: list[NirNeurons]) -> str:
+    return ", ".join(f"'{item.name}'" for item in items[1:])
+
+
+def _is_plain_euler(items: list[NirNeurons], dt: float) -> bool:
+    """Return whether all input gains of forward Euler with `dt` are 1, as most frameworks write them."""
+    found = unit_gain_dt(items)
+    currents = [item["w_in"] * dt / item["tau_syn"] for item in items if item.has_current]
+    return (
+        found is not None
+        and abs(found - dt) <= SAME * dt
+        and all((np.abs(gain - 1) <= SAME).all() for gain in currents)
+    )
+
+
+def _without_batch(nodes: Mapping[str, Node], notes: dict[str, str]) -> dict[str, Node]:
+    """Return `nodes` whose ports do not count the batch, as those of Rockpool's exporter do."""
+    result = dict(nodes)
+    for name, node in nodes.items():
+        if isinstance(node, Input | Output) and set(node.shape[:-1]) == {1}:
+            result[name] = replace(node, shape=node.shape[-1:])
+            notes["ports"] = "without the batch of 1 that Rockpool writes"
+    return result
+
+
+def _with_dt(
+    options: ImportOptions, profile: str, neurons: Iterable[NirNeurons], notes: dict[str, str]
+) -> ImportOptions:
+    """Return `options` with the time step that the profile finds in the numbers, if none is given."""
+    if options.dt is not None:
+        return options
+    dt = DIALECTS[profile].find_dt(list(neurons))
+    if dt is None:
+        return options
+    notes["dt"] = f"{dt:g}, " + (
+        "as sinabs counts in steps" if profile == "sinabs" else f"from the numbers of {profile}"
+    )
+    return replace(options, dt=dt)
+
+
+def _means_reset(file: NirFile, options: ImportOptions, neurons: Mapping[str, NirNeurons]) -> bool:
+    """
+    Return whether the file's reset voltages say that neurons reset to them.
+
+    Newer versions of nir fill in 0 for writers that never thought of it, so that 0 is no evidence unless
+    the file is to be taken literally.
+    """
+    if _version(file.version) < FIRST_VERSION_WITH_RESET_VOLTAGE:
+        return False
+    named = [item.values["v_reset"] for item in neurons.values() if item.names_reset]
+    return options.profile in ("literal", "ours") or any(bool(value.any()) for value in named)
+
+
+def _read_all(
+    profile: str, neurons: Mapping[str, NirNeurons], context: Context
+) -> tuple[dict[str, Reading], list[Found]]:
+    """Return the reading of each population, and what is wrong with or undecided about the others."""
+    readings: dict[str, Reading] = {}
+    problems: list[Found] = []
+    same: dict[tuple[Any, ...], list[str]] = {}
+    for name, item in neurons.items():
+        try:
+            readings[name] = DIALECTS[profile].read(item, context)
+        except MalformedError as error:
+            for kind, problem in found(name, error):
+                alike = (kind, problem.need, problem.have, problem.remedy)
+                same.setdefault(alike, []).append(name)
+                if len(same[alike]) == 1:
+                    problems.append((kind, problem))
+    told = []
+    for kind, problem in problems:
+        names = same[kind, problem.need, problem.have, problem.remedy]
+        others = ", ".join(f"'{name}'" for name in names[1:])
+        more = f"; so for {others}" if others else ""
+        told.append((kind, replace(problem, remedy=problem.remedy + more)))
+    return readings, told
+
+
+def _assembled(
+    nodes: Mapping[str, Node], readings: Mapping[str, Reading], graph: Graph, said: _Said
+) -> Network:
+    """Return the network of the nodes and the readings."""
+    every, edges = splice(nodes, readings, graph)
+    every, edges = fire_without_reset(every, edges)
+    feedback, cycles = find_feedback(every, edges)
+    raise_all(NirFormatError, cycles)
     if feedback:
         late = "; ".join(f"{source} -> {target}" for source, target in feedback)
-        inferred["feedback"] = f"{late}, one step later"
-    return Imported(network, inferred)
+        said.notes["feedback"] = f"{late}, one step later"
+    return Network(every, edges, said.steps, frozenset(feedback))
+
+
+def _in_integers(network: Network, notes: dict[str, str]) -> Network:
+    """Return `network` with lava-dl's weight unit, where all its numbers are multiples of it."""
+    unit = LAVA_DL_UNIT
+    for name, node in network.nodes.items():
+        counted = {
+            "weights": (node.weight, 2 * unit) if isinstance(node, Dense | Conv2d) else None,
+            "biases": (node.bias, unit) if isinstance(node, Dense | Conv2d) else None,
+            "thresholds": (node.threshold, unit) if isinstance(node, LIF) else None,
+        }
+        for what, pair in counted.items():
+            if pair is not None and (pair[0] % pair[1]).any():
+                notes["integers"] = f"none: the {what} of '{name}' are no multiples of {pair[1]}"
+                return network
+    notes["integers"] = "weights, biases and thresholds are kept as multiples of 1/64"
+    return replace(network, weight_unit=unit)
 
 
 def _port_shapes(flat: FlatGraph) -> tuple[dict[str, Shape], list[Found]]:
@@ -118,25 +288,24 @@ def _problems_of_shapes(
                 yield Problem(name, "needs an input (channels, length)", f"gets {got}")
 
 
-def _conventions(
-    file: NirFile, flat: FlatGraph, profile: str, dt: float | None, reset: Reset | None
-) -> Conventions:
+def _said(file: NirFile, options: ImportOptions) -> tuple[_Said, ImportOptions]:
+    """Return what the file says, and `options` with what its metadata adds to them."""
     metadata = file.root.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     framework = metadata.get("framework")
     ours = isinstance(framework, str) and framework == "neurocompile"
-    if profile == "ours" and not ours:
+    if options.profile == "ours" and not ours:
         raise OptionError(
             Problem(
                 "", "--profile ours needs a file of neurocompile", "its metadata says otherwise"
             )
         )
-    trusted = metadata if ours and profile != "literal" else {}
-    origin: dict[str, str] = {"profile": "ours" if trusted else "literal, forward Euler"}
+    trusted = metadata if ours and options.profile in ("auto", "ours") else {}
+    notes: dict[str, str] = {"profile": ""}  # the first thing to tell
 
     def choose(name: str, option: Any, convert: Callable[[Any], Any]) -> Any:
         if option is not None:
-            origin[name] = f"{option}, as asked for"
+            notes[name] = f"{option}, as asked for"
             return option
         if name in trusted:
             try:
@@ -145,12 +314,12 @@ def _conventions(
                 raise NirFormatError(
                     Problem("", f"metadata '{name}' is damaged", f"it is {trusted[name]!r}")
                 ) from error
-            origin[name] = f"{value}, from the file's metadata"
+            notes[name] = f"{value}, from the file's metadata"
             return value
         return None
 
-    chosen_dt = choose("dt", dt, _positive)
-    chosen_reset = choose("reset", reset, _reset)
+    dt = choose("dt", options.dt, _positive)
+    reset = choose("reset", options.reset, _reset)
     steps = choose("steps", None, _whole)
     choose("scheme", None, lambda value: _only("euler", value))
     choose("fire", None, lambda value: _only(">", value))
@@ -163,26 +332,11 @@ def _conventions(
             )
         input_range = InputRange(*limits)
     else:
-        origin["input"] = "spikes, 0 or 1, as the file names no range"
-    version = _version(file.version)
-    voltages = [
-        "v_reset" in fields
-        for fields in flat.nodes.values()
-        if kind_of(fields) in NEURONS_WITH_RESET
-    ]
-    has_voltage = bool(voltages) and all(voltages)
-    if chosen_reset is None and has_voltage and version >= FIRST_VERSION_WITH_RESET_VOLTAGE:
-        chosen_reset = "zero"
-        origin["reset"] = f"to v_reset, which the file (NIR {file.version}) names"
-    unused = [name for name, fields in flat.nodes.items() if _has_reset_voltage(fields)]
-    if unused and chosen_reset == "subtract":
-        origin["v_reset"] = f"not used, as {', '.join(unused)} subtract their thresholds"
-    return Conventions(chosen_dt, chosen_reset, steps, input_range, origin)
-
-
-def _has_reset_voltage(fields: Any) -> bool:
-    voltage = fields.get("v_reset") if isinstance(fields, Mapping) else None
-    return isinstance(voltage, np.ndarray) and voltage.dtype.kind in "biuf" and bool(voltage.any())
+        notes["input"] = "spikes, 0 or 1, as the file names no range"
+    return (
+        _Said(trusted, steps, input_range, notes),
+        replace(options, dt=dt, reset=reset),
+    )
 
 
 def _positive(value: Any) -> float:
@@ -205,7 +359,7 @@ def _only(known: str, value: Any) -> str:
     return value
 
 
-def _reset(value: Any) -> Reset:
+def _reset(value: Any) -> str:
     if not isinstance(value, str) or value not in RESETS:
         raise ValueError(f"{value} is no reset")
     return value

@@ -1,20 +1,4 @@
-"""
-What each NIR primitive means in discrete time, with the forward Euler step dt.
-
-NIR's neurons are differential equations. With I the sum of what arrives at a step, S likewise where
-NIR calls it spikes:
-
-    I         v += r dt I
-    IF        the same, with a threshold and a reset
-    LI, LIF   u = (1 - dt/tau) v + (dt/tau) (v_leak + r I)
-    CubaLI,   i = (1 - dt/tau_syn) i + (dt/tau_syn) w_in S
-    CubaLIF   u = (1 - dt/tau_mem) v + (dt/tau_mem) (v_leak + r i)        with the i of this step
-
-`ir.LIF` and `ir.Integrator` sum plain inputs in their current. The factor of S is one number per
-neuron, so it commutes with the decay and moves into the gain:
-
-    current_decay = 1 - dt/tau_syn        gain = (dt/tau_mem) r (dt/tau_syn) w_in
-"""
+"""What each NIR primitive means in discrete time, but for its neurons with a membrane (`nir_neurons`)."""
 
 from __future__ import annotations
 
@@ -27,15 +11,13 @@ from numpy.typing import NDArray
 
 from neurocompile.data import InputRange
 from neurocompile.errors import NirFormatError, Problem, UnsupportedError
-from neurocompile.integer import Reset, Shape
+from neurocompile.integer import Shape
 from neurocompile.ir import (
-    LIF,
     Conv2d,
     Delay,
     Dense,
     Flatten,
     Input,
-    Integrator,
     Node,
     Output,
     Pool2d,
@@ -45,29 +27,26 @@ from neurocompile.ir import (
 
 LARGEST_INTEGER = 1 << 24  # of strides, paddings and shapes
 LONGEST_DELAY = 1_000_000  # steps
-DT_TOLERANCE = 1e-6  # of float32 files whose tau is dt
 DELAY_TOLERANCE = 1e-3  # steps; delays are often float32 seconds
-NEURONS_WITH_RESET = ("IF", "LIF", "CubaLIF")
+NEURONS = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF")  # which `nir_neurons` reads
 
 Fields = Mapping[str, Any]
+Reason = tuple[str, ...]  # need, have, remedy
 Found = tuple[type[NirFormatError | UnsupportedError], Problem]
 
 
 @dataclass(frozen=True)
-class Conventions:
-    """What the file does not say, and was decided: the step, the reset, and where both came from."""
+class Surroundings:
+    """What the nodes of a file do not say themselves: the step in seconds, and the inputs' range."""
 
     dt: float | None
-    reset: Reset | None
-    steps: int | None
     input_range: InputRange | None
-    origin: Mapping[str, str]
 
 
 class MalformedError(Exception):
     """A node contradicts itself or NIR; `reasons` are (need, have, remedy) triples."""
 
-    def __init__(self, *reasons: tuple[str, ...]) -> None:
+    def __init__(self, *reasons: Reason) -> None:
         self.reasons = reasons
 
 
@@ -75,27 +54,31 @@ class UndecidedError(MalformedError):
     """A node has two meanings, and nothing says which."""
 
 
-def read_nodes(
-    raw: Mapping[str, Any], conventions: Conventions
-) -> tuple[dict[str, Node], list[Found]]:
-    """Return the nodes that could be read, and what is wrong with the others."""
+def read_nodes(raw: Mapping[str, Any], around: Surroundings) -> tuple[dict[str, Node], list[Found]]:
+    """Return the nodes without a membrane that could be read, and what is wrong with the others."""
     nodes: dict[str, Node] = {}
     problems: list[Found] = []
     for name, fields in raw.items():
         kind = kind_of(fields)
+        if kind in NEURONS:
+            continue
         reader = READERS.get(kind)
         if reader is None:
-            supported = "supported are " + ", ".join((*READERS, "NIRGraph"))
+            supported = "supported are " + ", ".join((*READERS, *NEURONS, "NIRGraph"))
             problem = Problem(name, f"is a '{kind}' node", "that cannot be compiled", supported)
             problems.append((UnsupportedError, problem))
             continue
         try:
-            nodes[name] = reader(fields, conventions)
-        except UndecidedError as error:
-            problems += [(UnsupportedError, Problem(name, *reason)) for reason in error.reasons]
+            nodes[name] = reader(fields, around)
         except MalformedError as error:
-            problems += [(NirFormatError, Problem(name, *reason)) for reason in error.reasons]
+            problems += found(name, error)
     return nodes, problems
+
+
+def found(name: str, error: MalformedError) -> list[Found]:
+    """Return the problems that `error` reports of the node `name`."""
+    kind = UnsupportedError if isinstance(error, UndecidedError) else NirFormatError
+    return [(kind, Problem(name, *reason)) for reason in error.reasons]
 
 
 def kind_of(fields: Any) -> str:
@@ -104,7 +87,15 @@ def kind_of(fields: Any) -> str:
     return kind if isinstance(kind, str) else str(None)
 
 
-def _array(fields: Fields, name: str, ndim: int | None = None) -> NDArray[np.float64]:
+def array_of(
+    fields: Fields, name: str, ndim: int | None = None, *, finite: bool = True
+) -> NDArray[np.float64]:
+    """
+    Return the numbers in a field of a node, in float64.
+
+    Raises `MalformedError` where there are none, another number of axes than `ndim`, or numbers that
+    are not `finite` (without it NaN alone is refused).
+    """
     value = fields.get(name)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
         raise MalformedError((f"needs numbers in '{name}'", "there are none"))
@@ -112,16 +103,18 @@ def _array(fields: Fields, name: str, ndim: int | None = None) -> NDArray[np.flo
         raise MalformedError(
             (f"needs '{name}' with {ndim} axes", f"it has the shape {value.shape}")
         )
-    if not np.isfinite(value).all():
-        count = int((~np.isfinite(value)).sum())
-        raise MalformedError(
-            (
-                f"needs finite numbers in '{name}'",
-                f"{count} of {value.size} are NaN or infinite",
-                "train it again, or repair the file",
-            )
-        )
+    if np.isnan(value).any() or (finite and not np.isfinite(value).all()):
+        raise MalformedError(not_finite(name, value))
     return value.astype(np.float64)
+
+
+def not_finite(name: str, value: NDArray[Any]) -> Reason:
+    """Return why a field with NaN or infinity cannot be read."""
+    return (
+        f"needs finite numbers in '{name}'",
+        f"{int((~np.isfinite(value)).sum())} of {value.size} are NaN or infinite",
+        "train it again, or repair the file",
+    )
 
 
 def _sizes(
@@ -130,7 +123,7 @@ def _sizes(
     """Return `axes` integers, of which the file may give one for all."""
     if name not in fields and default is not None:
         return (default,) * axes
-    value = _array(fields, name).ravel()
+    value = array_of(fields, name).ravel()
     if value.size == 1:
         value = np.repeat(value, axes)
     whole = (value == np.rint(value)) & (value >= least) & (value <= LARGEST_INTEGER)
@@ -148,7 +141,7 @@ def _pair(fields: Fields, name: str, least: int, default: int | None = None) -> 
 def _integer(fields: Fields, name: str, default: int) -> int:
     if name not in fields:
         return default
-    value = _array(fields, name)
+    value = array_of(fields, name)
     if value.size != 1 or value.flat[0] != np.rint(value.flat[0]):
         raise MalformedError((f"needs an integer in '{name}'", f"it is {fields[name]}"))
     return int(value.flat[0])
@@ -156,44 +149,63 @@ def _integer(fields: Fields, name: str, default: int) -> int:
 
 def shape_of(fields: Fields, name: str = "shape") -> Shape:
     """Return the shape in a field of a node."""
-    value = np.atleast_1d(_array(fields, name))
+    value = np.atleast_1d(array_of(fields, name))
     whole = (value == np.rint(value)) & (value >= 1) & (value <= LARGEST_INTEGER)
     if not whole.all() or value.ndim != 1:
         raise MalformedError((f"needs a shape in '{name}'", f"it is {fields[name]}"))
     return tuple(int(extent) for extent in value)
 
 
-def _input(fields: Fields, conventions: Conventions) -> Input:
-    return Input(shape_of(fields), conventions.input_range)
+def _input(fields: Fields, around: Surroundings) -> Input:
+    return Input(shape_of(fields), around.input_range)
 
 
-def _output(fields: Fields, _conventions: Conventions) -> Output:
+def _output(fields: Fields, _around: Surroundings) -> Output:
     return Output(shape_of(fields))
 
 
 def _bias(fields: Fields, weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    bias = _array(fields, "bias") if "bias" in fields else np.zeros(len(weight))
+    bias = array_of(fields, "bias") if "bias" in fields else np.zeros(len(weight))
     if bias.shape != weight.shape[:1]:
         raise MalformedError((f"needs a bias of shape {weight.shape[:1]}", f"it has {bias.shape}"))
     return bias
 
 
-def _affine(fields: Fields, _conventions: Conventions) -> Dense:
-    weight = _array(fields, "weight", 2)
+def _affine(fields: Fields, _around: Surroundings) -> Dense:
+    weight = _matrix(fields)
     return Dense(weight, _bias(fields, weight))
 
 
-def _linear(fields: Fields, _conventions: Conventions) -> Dense:
-    weight = _array(fields, "weight", 2)
+def _linear(fields: Fields, _around: Surroundings) -> Dense:
+    weight = _matrix(fields)
     return Dense(weight, np.zeros(len(weight)))
 
 
-def _scale(fields: Fields, _conventions: Conventions) -> Scale:
-    return Scale(_array(fields, "scale"))
+def _matrix(fields: Fields) -> NDArray[np.float64]:
+    """
+    Return the weight (outputs, inputs) of a linear map.
+
+    nir allows axes before these two and says that inputs are vectors. Readers disagree on what it means
+    (one map for each index, or PyTorch's error), so such weights are refused.
+    """
+    weight = array_of(fields, "weight")
+    if weight.ndim != 2:
+        raise MalformedError(
+            (
+                "needs a weight (outputs, inputs)",
+                f"it has the shape {weight.shape}",
+                "write one node for each matrix",
+            )
+        )
+    return weight
 
 
-def _conv1d(fields: Fields, _conventions: Conventions) -> Conv2d:
-    weight = _array(fields, "weight", 3)
+def _scale(fields: Fields, _around: Surroundings) -> Scale:
+    return Scale(array_of(fields, "scale"))
+
+
+def _conv1d(fields: Fields, _around: Surroundings) -> Conv2d:
+    weight = array_of(fields, "weight", 3)
     (stride,), (padding,), (dilation,) = _sliding(fields, weight)
     return Conv2d(
         weight[:, :, np.newaxis],
@@ -205,8 +217,8 @@ def _conv1d(fields: Fields, _conventions: Conventions) -> Conv2d:
     )
 
 
-def _conv2d(fields: Fields, _conventions: Conventions) -> Conv2d:
-    weight = _array(fields, "weight", 4)
+def _conv2d(fields: Fields, _around: Surroundings) -> Conv2d:
+    weight = array_of(fields, "weight", 4)
     stride, padding, dilation = ((down, right) for down, right in _sliding(fields, weight))
     return Conv2d(weight, _bias(fields, weight), stride, padding, dilation, _groups(fields, weight))
 
@@ -248,20 +260,25 @@ def _pool(fields: Fields, *, average: bool) -> Pool2d:
     return Pool2d(kernel, _pair(fields, "stride", 1), _pair(fields, "padding", 0, default=0), scale)
 
 
-def _flatten(fields: Fields, _conventions: Conventions) -> Flatten:
-    """NIR counts the axes without batch, as we do, although its default for the first one is 1."""
-    if "input_type" in fields:
-        shape_of(fields, "input_type")
+def _flatten(fields: Fields, _around: Surroundings) -> Flatten:
+    """
+    Return which axes are joined.
+
+    NIR counts them without batch, as we do, although its default for the first one is 1. Its
+    `input_type` is not needed, and what writers leave there is often no shape.
+    """
     return Flatten(_integer(fields, "start_dim", 1), _integer(fields, "end_dim", -1))
 
 
-def _threshold(fields: Fields, _conventions: Conventions) -> Threshold:
-    return Threshold(_array(fields, "threshold"))
+def _threshold(fields: Fields, _around: Surroundings) -> Threshold:
+    return Threshold(array_of(fields, "threshold"))
 
 
-def _delay(fields: Fields, conventions: Conventions) -> Delay:
-    dt = _needs_dt(conventions)
-    delay = _array(fields, "delay")
+def _delay(fields: Fields, around: Surroundings) -> Delay:
+    dt = needed_dt(around.dt)
+    delay = array_of(fields, "delay")
+    if delay.size == 1:  # for all
+        delay = delay.reshape(())
     if (delay < 0).any():
         raise MalformedError(("needs delays from 0 on", f"one is {delay.min():g} s"))
     steps = delay / dt
@@ -282,138 +299,9 @@ def _delay(fields: Fields, conventions: Conventions) -> Delay:
     return Delay(whole.astype(np.int64))
 
 
-def _if(fields: Fields, conventions: Conventions) -> LIF:
-    decay, gain, leak = _integrating(fields, conventions)
-    return _neuron(fields, conventions, decay=decay, gain=gain, leak=leak)
-
-
-def _lif(fields: Fields, conventions: Conventions) -> LIF:
-    decay, gain, leak = _leaking(fields, conventions, "tau")
-    return _neuron(fields, conventions, decay=decay, gain=gain, leak=leak)
-
-
-def _cuba_lif(fields: Fields, conventions: Conventions) -> LIF:
-    decay, gain, leak = _leaking(fields, conventions, "tau_mem")
-    current_decay, weight = _synapse(fields, conventions)
-    gain, weight = _broadcast(gain, weight)
-    return _neuron(
-        fields,
-        conventions,
-        decay=decay,
-        gain=gain * weight,
-        leak=leak,
-        current_decay=current_decay,
-    )
-
-
-def _i(fields: Fields, conventions: Conventions) -> Integrator:
-    return Integrator(*_integrating(fields, conventions))
-
-
-def _li(fields: Fields, conventions: Conventions) -> Integrator:
-    return Integrator(*_leaking(fields, conventions, "tau"))
-
-
-def _cuba_li(fields: Fields, conventions: Conventions) -> Integrator:
-    decay, gain, leak = _leaking(fields, conventions, "tau_mem")
-    current_decay, weight = _synapse(fields, conventions)
-    return Integrator(*_broadcast(decay, gain * weight, leak, current_decay))
-
-
-def _integrating(
-    fields: Fields, conventions: Conventions
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return decay, gain and leak voltage of I and IF."""
-    r = _array(fields, "r")
-    return np.ones_like(r), r * _needs_dt(conventions), np.zeros_like(r)
-
-
-def _leaking(
-    fields: Fields, conventions: Conventions, tau: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return decay, gain and leak voltage of a membrane with the time constant in field `tau`."""
-    fraction = _fraction(fields, conventions, tau)
-    r, leak = _array(fields, "r"), _array(fields, "v_leak")
-    fraction, r, leak = _broadcast(fraction, r, leak)
-    return 1 - fraction, r * fraction, leak
-
-
-def _synapse(
-    fields: Fields, conventions: Conventions
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the decay of a synaptic current, and the factor of what arrives."""
-    fraction = _fraction(fields, conventions, "tau_syn")
-    weight = _array(fields, "w_in") if "w_in" in fields else np.ones_like(fraction)
-    fraction, weight = _broadcast(fraction, weight)
-    return 1 - fraction, fraction * weight
-
-
-def _fraction(fields: Fields, conventions: Conventions, name: str) -> NDArray[np.float64]:
-    """Return dt / tau for the time constants in a field; forward Euler needs it in (0, 1]."""
-    dt = _needs_dt(conventions)
-    tau = _array(fields, name)
-    if (tau <= 0).any():
-        raise MalformedError(
-            ("needs time constants above 0", f"the smallest in '{name}' is {tau.min():g}")
-        )
-    fraction = dt / tau
-    if (fraction > 1 + DT_TOLERANCE).any():
-        raise MalformedError(
-            (
-                f"needs a time step of at most its time constant, {tau.min():g} s",
-                f"dt is {dt:g} s",
-                "give the dt that the network was trained with: --dt",
-            )
-        )
-    return np.minimum(fraction, 1)
-
-
-def _neuron(
-    fields: Fields,
-    conventions: Conventions,
-    *,
-    decay: NDArray[np.float64],
-    gain: NDArray[np.float64],
-    leak: NDArray[np.float64],
-    current_decay: NDArray[np.float64] | None = None,
-) -> LIF:
-    threshold = _array(fields, "v_threshold")
-    if conventions.reset is None:
-        raise UndecidedError(
-            (
-                "can reset to zero or subtract its threshold",
-                "the file does not say which",
-                "choose with --reset zero or --reset subtract",
-            )
-        )
-    reset_to = _array(fields, "v_reset") if "v_reset" in fields else np.zeros_like(threshold)
-    if conventions.reset == "subtract":
-        reset_to = np.zeros_like(threshold)
-    parameters = [decay, gain, leak, threshold, reset_to]
-    if current_decay is not None:
-        parameters.append(current_decay)
-    decay, gain, leak, threshold, reset_to, *rest = _broadcast(*parameters)
-    return LIF(
-        decay,
-        gain,
-        leak,
-        threshold,
-        reset_to,
-        conventions.reset,
-        current_decay=rest[0] if rest else None,
-    )
-
-
-def _broadcast(*arrays: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    try:
-        return tuple(np.broadcast_arrays(*arrays))
-    except ValueError:
-        shapes = sorted({array.shape for array in arrays})
-        raise MalformedError(("needs parameters of one shape", f"they have {shapes}")) from None
-
-
-def _needs_dt(conventions: Conventions) -> float:
-    if conventions.dt is None:
+def needed_dt(dt: float | None) -> float:
+    """Return the time step, or raise `UndecidedError` where nothing says it."""
+    if dt is None:
         raise UndecidedError(
             (
                 "needs the time step that it was trained with",
@@ -421,10 +309,10 @@ def _needs_dt(conventions: Conventions) -> float:
                 "give it with --dt",
             )
         )
-    return conventions.dt
+    return dt
 
 
-READERS: Mapping[str, Callable[[Fields, Conventions], Node]] = {
+READERS: Mapping[str, Callable[[Fields, Surroundings], Node]] = {
     "Input": _input,
     "Output": _output,
     "Affine": _affine,
@@ -432,15 +320,9 @@ READERS: Mapping[str, Callable[[Fields, Conventions], Node]] = {
     "Scale": _scale,
     "Conv1d": _conv1d,
     "Conv2d": _conv2d,
-    "AvgPool2d": lambda fields, _conventions: _pool(fields, average=True),
-    "SumPool2d": lambda fields, _conventions: _pool(fields, average=False),
+    "AvgPool2d": lambda fields, _around: _pool(fields, average=True),
+    "SumPool2d": lambda fields, _around: _pool(fields, average=False),
     "Flatten": _flatten,
     "Delay": _delay,
     "Threshold": _threshold,
-    "I": _i,
-    "IF": _if,
-    "LI": _li,
-    "LIF": _lif,
-    "CubaLI": _cuba_li,
-    "CubaLIF": _cuba_lif,
 }

@@ -42,6 +42,8 @@ def run_node(write_graph: Callable[..., Path]) -> Callable[..., NDArray[np.float
             "output": nir.Output({"output": np.array(out or values.shape[1:])}),
         }
         path = write_graph(nodes, [("input", "node"), ("node", "output")])
-        return simulate(from_nir(path, **options).network, values[np.newaxis]).output[0]
+        return simulate(
+            from_nir(path, **{"profile": "literal", **options}).network, values[np.newaxis]
+        ).output[0]
 
     return run

@@ -123,7 +123,9 @@ def read_recurrent(write_graph: WriteGraph) -> ReadRecurrent:
             "output": nir.Output({"output": np.array([1])}),
         }
         names = dict.fromkeys(end for edge in edges for end in edge)
-        return from_nir(write_graph({name: known[name] for name in names}, edges), dt=1)
+        return from_nir(
+            write_graph({name: known[name] for name in names}, edges), profile="literal", dt=1
+        )
 
     return make
 
@@ -170,7 +172,7 @@ def test_recurrent_neurons_follow_a_literal_recursion(write_graph: WriteGraph) -
     edges = [*chain("input fc one mid two output"), *chain("two w one")]
     values = generator.integers(0, 9, (1, 30, 3)) / 4
 
-    imported = from_nir(write_graph(nodes, edges), dt=1)
+    imported = from_nir(write_graph(nodes, edges), profile="literal", dt=1)
     output = simulate(imported.network, values).output[0]
 
     assert imported.network.feedback == {("two", "w")}

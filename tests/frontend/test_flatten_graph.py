@@ -91,8 +91,13 @@ def test_a_nested_recurrence_equals_the_flat_one(write_graph: WriteGraph) -> Non
     nested = {"input": inlet(), "b": block, "by2": times(2), "output": outlet()}
     values = np.random.default_rng(0).integers(0, 8, (1, 40, 2)) / 4
 
-    one = from_nir(write_graph(flat, edges("input b.lif by2 output", "b.lif b.back b.lif")), dt=1)
-    two = from_nir(write_graph(nested, edges("input b by2 output")), dt=1)
+    one, two = (
+        from_nir(path, profile="literal", dt=1)
+        for path in (
+            write_graph(flat, edges("input b.lif by2 output", "b.lif b.back b.lif")),
+            write_graph(nested, edges("input b by2 output")),
+        )
+    )
 
     assert set(one.network.edges) == set(two.network.edges)
     assert one.network.feedback == two.network.feedback == {("b.lif", "b.back")}
@@ -108,7 +113,7 @@ def test_a_cycle_through_a_block_is_found(write_graph: WriteGraph) -> None:
     nodes = {"input": inlet(), "b": block, "back": times(1), "output": outlet()}
     path = write_graph(nodes, edges("input b output", "b back b"))
 
-    assert from_nir(path, dt=1).network.feedback == {("b.lif", "back")}
+    assert from_nir(path, profile="literal", dt=1).network.feedback == {("b.lif", "back")}
 
 
 @pytest.fixture
@@ -261,7 +266,7 @@ def test_problems_of_nested_nodes_carry_full_names(write_graph: WriteGraph) -> N
     path = write_graph({"a": inlet(), "block": block, "x": outlet()}, edges("a block x"))
 
     with pytest.raises(NirFormatError) as raised:
-        from_nir(path)
+        from_nir(path, profile="literal")
 
     text = str(raised.value)
     assert "layer 'block.deep.bad' needs finite numbers in 'scale', but 1 of 2 are NaN" in text
@@ -303,7 +308,7 @@ def test_metadata_of_nested_nodes_means_nothing(write_graph: WriteGraph) -> None
     inner.nodes["lif"].metadata = {"reset": "subtract"}
     path = write_graph({"a": inlet(), "block": inner, "x": outlet()}, edges("a block x"))
 
-    imported = from_nir(path, dt=1)
+    imported = from_nir(path, profile="literal", dt=1)
 
     assert imported.inferred["dt"] == "1, as asked for"
     assert imported.inferred["reset"].startswith("to v_reset")
@@ -325,7 +330,7 @@ def test_random_damage_of_nested_files_never_escapes_the_error_tree(
             damaged[place] = generator.integers(0, 256)
         path.write_bytes(bytes(damaged))
         try:
-            from_nir(path, dt=1)
+            from_nir(path, profile="literal", dt=1)
         except NeurocompileError:
             refused += 1
     assert refused > 10

@@ -56,7 +56,7 @@ def affine(out: int = 2, size: int = 2) -> nir.Affine:
 def test_forward_euler_gives_decay_and_gain(write: Write) -> None:
     path = write({"fc": affine(), "lif": lif_node()}, (2,), (2,))
 
-    imported = from_nir(path, dt=1e-4)
+    imported = from_nir(path, profile="literal", dt=1e-4)
 
     node = imported.network.nodes["lif"]
     assert isinstance(node, LIF)
@@ -72,7 +72,9 @@ def test_if_neurons_have_no_leak(write: Write) -> None:
     full = np.ones(2)
     node = nir.IF(r=1e4 * full, v_threshold=full, v_reset=0 * full)
 
-    network = from_nir(write({"fc": affine(), "if": node}, (2,), (2,)), dt=1e-4).network
+    network = from_nir(
+        write({"fc": affine(), "if": node}, (2,), (2,)), profile="literal", dt=1e-4
+    ).network
 
     found = network.nodes["if"]
     assert isinstance(found, LIF)
@@ -128,7 +130,7 @@ def test_a_missing_time_step_is_asked_for(write: Write) -> None:
     with pytest.raises(
         UnsupportedError, match="layer 'lif' needs the time step.*give it with --dt"
     ):
-        from_nir(path)
+        from_nir(path, profile="literal")
 
 
 def test_a_missing_reset_is_asked_for(write: Write) -> None:
@@ -139,8 +141,8 @@ def test_a_missing_reset_is_asked_for(write: Write) -> None:
     with pytest.raises(
         UnsupportedError, match="can reset to zero or subtract.*--reset zero or --reset subtract"
     ):
-        from_nir(path, dt=1e-4)
-    node = from_nir(path, dt=1e-4, reset="subtract").network.nodes["lif"]
+        from_nir(path, profile="literal", dt=1e-4)
+    node = from_nir(path, profile="literal", dt=1e-4, reset="subtract").network.nodes["lif"]
     assert isinstance(node, LIF)
     assert node.reset == "subtract"
 
@@ -152,14 +154,15 @@ def test_a_step_longer_than_the_time_constant_is_refused(write: Write) -> None:
         NirFormatError,
         match="layer 'lif' needs a time step of at most its time constant, 0.0002 s, but dt is 0.001 s",
     ):
-        from_nir(path, dt=1e-3)
+        from_nir(path, profile="literal", dt=1e-3)
 
 
 def test_a_float32_time_constant_may_equal_the_step(write: Write) -> None:
     node = lif_node()
     node.tau, node.r = np.full(2, 1e-4, np.float32), np.ones(2)
 
-    found = from_nir(write({"fc": affine(), "lif": node}, (2,), (2,)), dt=1e-4).network.nodes["lif"]
+    path = write({"fc": affine(), "lif": node}, (2,), (2,))
+    found = from_nir(path, profile="literal", dt=1e-4).network.nodes["lif"]
 
     assert isinstance(found, LIF)
     assert found.decay.min() >= 0
@@ -188,13 +191,13 @@ def test_fields_that_make_no_sense_are_named(
         file[f"node/nodes/{node}/{field}"] = value
 
     with pytest.raises(NirFormatError, match=f"layer '{node}' {text}"):
-        from_nir(path, dt=1e-4)
+        from_nir(path, profile="literal", dt=1e-4)
 
 
 def test_metadata_of_strangers_is_not_trusted(write: Write) -> None:
     path = write({"fc": affine(), "lif": lif_node()}, (2,), (2,), dt=1e-4, framework="someone")
 
-    with pytest.raises(UnsupportedError, match="needs the time step"):
+    with pytest.raises(UnsupportedError, match="is computed differently by each framework"):
         from_nir(path)
     with pytest.raises(OptionError, match="--profile ours needs a file of neurocompile"):
         from_nir(path, profile="ours")
@@ -215,7 +218,7 @@ def test_all_problems_come_together(write: Write) -> None:
         file["node/nodes/pool/type"] = "MaxPool2d"
 
     with pytest.raises(NirFormatError) as raised:
-        from_nir(path)
+        from_nir(path, profile="literal")
 
     text = str(raised.value)
     assert "4 problems" in text
@@ -251,7 +254,7 @@ def test_dangling_edges_and_unfed_nodes_are_named(write: Write) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"profile": "norse"}, "there is no profile 'norse'"),
+        ({"profile": "brian"}, "there is no profile 'brian'"),
         ({"reset": "soft"}, "there is no reset 'soft'"),
         ({"dt": -1.0}, "--dt must be a positive number"),
     ],
@@ -365,7 +368,7 @@ def test_random_damage_never_escapes_the_error_tree(write: Write) -> None:
             damaged[place] = generator.integers(0, 256)
         path.write_bytes(bytes(damaged))
         try:
-            from_nir(path, dt=1e-4)
+            from_nir(path, profile="literal", dt=1e-4)
         except NeurocompileError:
             refused += 1
     assert refused > 10
@@ -382,7 +385,7 @@ def test_a_reset_voltage_that_nobody_resets_to_is_told(write_graph: Callable[...
     }
     path = write_graph(nodes, [("in", "lif"), ("lif", "out")])
 
-    inferred = from_nir(path, dt=0.5, reset="subtract").inferred
+    inferred = from_nir(path, profile="literal", dt=0.5, reset="subtract").inferred
 
-    assert inferred["v_reset"] == "not used, as lif subtract their thresholds"
-    assert "v_reset" not in from_nir(path, dt=0.5, reset="zero").inferred
+    assert inferred["v_reset"] == "not used, as they subtract: lif"
+    assert "v_reset" not in from_nir(path, profile="literal", dt=0.5, reset="zero").inferred

@@ -124,7 +124,9 @@ def test_one_delay_for_all(write_graph: WriteGraph) -> None:
         del file["node/nodes/late/delay"]
         file["node/nodes/late/delay"] = 2 * DT
 
-    output = simulate(from_nir(path, dt=DT).network, np.array([[[1, 2], [3, 4], [5, 6]]])).output
+    output = simulate(
+        from_nir(path, profile="literal", dt=DT).network, np.array([[[1, 2], [3, 4], [5, 6]]])
+    ).output
 
     assert output.tolist() == [[[0, 0], [0, 0], [1, 2]]]
 
@@ -272,7 +274,7 @@ def test_a_missing_input_weight_is_one(write_graph: WriteGraph) -> None:
     with h5py.File(path, "a") as file:
         del file["node/nodes/lif/w_in"]
 
-    read = from_nir(path, dt=0.5).network.nodes["lif"]
+    read = from_nir(path, profile="literal", dt=0.5).network.nodes["lif"]
 
     assert isinstance(read, LIF)
     assert read.current_decay is not None
@@ -287,7 +289,7 @@ def test_a_missing_reset_of_a_current_based_neuron_is_asked_for(write_graph: Wri
         del file["node/nodes/lif/v_reset"]
 
     with pytest.raises(UnsupportedError, match="layer 'lif' can reset to zero or subtract"):
-        from_nir(path, dt=0.5)
+        from_nir(path, profile="literal", dt=0.5)
 
 
 def test_time_constants_of_both_equations_are_checked(run_node: Run) -> None:

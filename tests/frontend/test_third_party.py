@@ -14,14 +14,18 @@ from neurocompile.ir import LIF, Conv2d, Dense
 from neurocompile.reference import simulate
 
 FILES: dict[str, dict[str, Any]] = {
-    "lif_norse": {"dt": 1e-4, "reset": "zero"},
-    "two_lif_neurons": {"dt": 1e-4, "reset": "zero"},
-    "cnn_sinabs": {"dt": 1.0, "reset": "subtract"},
-    "brandy_10": {"dt": 1.0, "reset": "subtract"},
-    "brandy_100": {"dt": 1.0, "reset": "subtract"},
-    "braille_noDelay_bias_zero": {"dt": 1e-4, "reset": "zero"},
-    "braille_noDelay_noBias_subtract": {"dt": 1e-4, "reset": "subtract"},
-    "braille_zero_nested_subgraph": {"dt": 1e-4, "reset": "zero"},
+    "lif_norse": {"profile": "norse", "dt": 1e-4, "reset": "zero"},
+    "two_lif_neurons": {"profile": "literal", "dt": 1e-4, "reset": "zero"},
+    "cnn_sinabs": {"profile": "sinabs", "max_spikes": 1, "min_membrane": "none"},
+    "brandy_10": {"profile": "sinabs", "max_spikes": "any", "min_membrane": "threshold"},
+    "brandy_100": {"profile": "sinabs", "max_spikes": "any", "min_membrane": "threshold"},
+    "braille_noDelay_bias_zero": {"profile": "snntorch", "reset": "zero", "reset_at": "spike"},
+    "braille_noDelay_noBias_subtract": {
+        "profile": "snntorch",
+        "reset": "subtract",
+        "reset_at": "next",
+    },
+    "braille_zero_nested_subgraph": {"profile": "snntorch", "reset": "zero", "reset_at": "spike"},
 }
 
 
@@ -54,20 +58,46 @@ def test_every_file_is_read_and_runs(shared_data: Path, name: str) -> None:
 def test_no_file_says_how_its_neurons_reset(shared_data: Path, name: str) -> None:
     """All were written before NIR stored a reset voltage."""
     with pytest.raises(UnsupportedError, match="--reset zero or --reset subtract"):
-        from_nir(shared_data / f"nir/{name}.nir", dt=FILES[name]["dt"])
+        from_nir(
+            shared_data / f"nir/{name}.nir",
+            profile="literal",
+            dt=1e-4 if "sinabs" not in FILES[name].values() else 1.0,
+        )
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         ("braille_subgraph_dangling_edge", "edge lif1.lin -> lif1.lif needs a node 'lif1.lif'"),
-        ("conv_without_input_shape", "layer '8' needs a shape in 'input_type'"),
-        ("lif_scalar_params_v0_1_1", r"layer 'lif' has neurons of shape \(\), but gets \(1000,\)"),
+        (
+            "conv_without_input_shape",
+            r"layer '10' needs parameters of the shape \(256,\) of its input, or one for all, but they "
+            r"have the shape \(1, 256\)",
+        ),
     ],
 )
 def test_malformed_files_are_refused(shared_data: Path, name: str, text: str) -> None:
     with pytest.raises(NirFormatError, match=text):
-        from_nir(shared_data / f"nir/malformed/{name}.nir", dt=1e-4, reset="zero")
+        from_nir(
+            shared_data / f"nir/malformed/{name}.nir", profile="literal", dt=1e-4, reset="zero"
+        )
+
+
+def test_old_files_whose_meaning_is_clear_are_read(shared_data: Path) -> None:
+    """nir 1.0.8 refuses this one: its neurons have one number for all of a known shape."""
+    path = shared_data / "nir/malformed/lif_scalar_params_v0_1_1.nir"
+
+    node = from_nir(path, profile="literal", dt=1e-4, reset="zero").network.nodes["lif"]
+
+    assert isinstance(node, LIF)
+    assert node.shape == (1000,)
+    assert len(np.unique(node.threshold)) == 1
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_file_is_read_without_its_framework(shared_data: Path, name: str) -> None:
+    with pytest.raises(UnsupportedError, match="choose with --profile; its numbers fit"):
+        from_nir(shared_data / f"nir/{name}.nir")
 
 
 def test_the_nested_braille_reader_is_its_flat_twin(shared_data: Path) -> None:

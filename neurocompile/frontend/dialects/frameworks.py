@@ -1,0 +1,415 @@
+"""
+The recurrence that each framework runs, found in the numbers that its exporter writes.
+
+D is the decay of the membrane in a step, G the gain of its input, a and g those of a synaptic current.
+
+    literal         forward Euler:  D = 1 - dt/tau, G = r dt/tau         (IF: D = 1, G = r dt)
+                    a = 1 - dt/tau_syn, g = w_in dt/tau_syn
+    snntorch        Euler; r and w_in are written so that G = g = 1
+    spikingjelly    Euler; r is 1 or tau/dt
+    lava-dl         as snntorch, from integers: D and a are multiples of 1/4096
+    spyx            Euler D, but r = D, and G = 1
+    norse           Euler; its exporter writes tau = dt * (true tau), older ones the true tau; G = dt/tau,
+                    currents jump by their input: g = 1
+    sinabs          D = exp(-1/tau), tau in steps; r is always 1, G is 1 - D or 1
+    rockpool        D = exp(-dt/tau), r = tau/dt D, and G = 1; its currents leak at once: g = a
+
+How they fire and reset is each function's `Habits`. Sources: the frameworks' code at the versions that
+the conformance page names, and their recordings in the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurocompile.frontend.dialects.readings import (
+    Context,
+    Dynamics,
+    Habits,
+    Reading,
+    check_finite,
+    integrating,
+    open_gain,
+    spiking,
+)
+from neurocompile.frontend.nir_neurons import NirNeurons
+from neurocompile.frontend.nir_nodes import MalformedError, UndecidedError, needed_dt
+
+Float = NDArray[np.float64]
+
+DT_TOLERANCE = 1e-6  # of float32 files whose tau is dt
+SAME = 1e-3  # relative: numbers of a file that mean one dt
+USUAL_DT = 1e-4  # seconds: snnTorch writes no other, and the scripts for lava-dl neither
+GRID = 4096  # of lava-dl's decays
+OF_TWO_STEPS = "a membrane that keeps its threshold twice over is not reset as in snnTorch"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How to find the step in seconds where nobody gives it, and how to read one population."""
+
+    find_dt: Callable[[Iterable[NirNeurons]], float | None]
+    read: Callable[[NirNeurons, Context], Reading]
+
+
+# Steps
+
+
+def _no_dt(_neurons: Iterable[NirNeurons]) -> None:
+    return None
+
+
+def _one(values: Iterable[Float]) -> float | None:
+    """Return the number that all `values` are, within a relative tolerance; None if they differ."""
+    every = [value.ravel() for value in values]
+    flat = np.concatenate(every) if every else np.zeros(0)
+    flat = flat[np.isfinite(flat)]
+    if not flat.size or (flat <= 0).any() or flat.max() > flat.min() * (1 + SAME):
+        return None
+    return float(_rounded(float(np.median(flat))))
+
+
+def _rounded(dt: float) -> float:
+    """Return `dt` without the noise of float32, if there is a short number that near."""
+    short = float(f"{dt:.3g}")
+    return short if abs(short - dt) <= 1e-5 * dt else dt
+
+
+def unit_gain_dt(neurons: Iterable[NirNeurons]) -> float | None:
+    """Return the dt at which all gains of forward Euler are 1: tau / r, of IF neurons 1 / r."""
+    found = []
+    for item in neurons:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found.append((item[item.membrane_time] if item.leaks else 1.0) / item["r"])
+    return _one(found)
+
+
+def rockpool_dt(neurons: Iterable[NirNeurons]) -> float | None:
+    """Return the dt at which r = y exp(-1/y) with y = tau / dt, for all neurons."""
+    found = []
+    for item in neurons:
+        if item.leaks:
+            found.append(item[item.membrane_time] / _steps_of(item["r"]))
+    return _one(found)
+
+
+def _steps_of(r: Float) -> Float:
+    """Return y with y exp(-1/y) = r, by Newton's method: the left side is steep and convex above 1."""
+    y = r + 1.0
+    for _ in range(50):
+        value = y * np.exp(-1 / y)
+        y = np.maximum(y - (value - r) / (np.exp(-1 / y) * (1 + 1 / y)), 1e-3)
+    return np.asarray(y)
+
+
+def spyx_dt(neurons: Iterable[NirNeurons]) -> float | None:
+    """Return the dt at which r = 1 - dt / tau, for all neurons that leak."""
+    leaky = [item for item in neurons if item.leaks and item.fires]
+    return _one([item[item.membrane_time] * (1 - item["r"]) for item in leaky])
+
+
+def _usual_dt(neurons: Iterable[NirNeurons]) -> float | None:
+    return unit_gain_dt(list(neurons)) or USUAL_DT
+
+
+# Recurrences
+
+
+def _fraction(neurons: NirNeurons, name: str, dt: float | None) -> Float:
+    """Return dt / tau for the time constants in a field; forward Euler needs it in (0, 1]."""
+    step = needed_dt(dt)
+    fraction = step / neurons[name]
+    if (fraction > 1 + DT_TOLERANCE).any():
+        raise MalformedError(
+            (
+                f"needs a time step of at most its time constant, {neurons[name].min():g} s",
+                f"dt is {step:g} s",
+                "give the dt that the network was trained with: --dt",
+            )
+        )
+    return np.minimum(fraction, 1)
+
+
+def _leak_voltage(neurons: NirNeurons) -> Float:
+    return neurons.values.get("v_leak", np.zeros(neurons.shape))
+
+
+def _decay(neurons: NirNeurons, name: str, dt: float | None) -> Float:
+    """Return 1 - dt / tau, in the precision that the framework computed it in."""
+    decay = 1 - _fraction(neurons, name, dt)
+    return decay.astype(np.float32).astype(np.float64) if neurons.single else decay
+
+
+def _euler(neurons: NirNeurons, context: Context) -> Dynamics:
+    """Return NIR's equations with the forward Euler step dt."""
+    check_finite(neurons)
+    current_decay, gain = None, np.ones(neurons.shape)
+    if neurons.has_current:
+        fraction = _fraction(neurons, "tau_syn", context.dt)
+        current_decay, gain = 1 - fraction, fraction * neurons["w_in"]
+    if not neurons.leaks:
+        gain = neurons["r"] * needed_dt(context.dt)
+        return Dynamics(np.ones(neurons.shape), gain, np.zeros(neurons.shape))
+    fraction = _fraction(neurons, neurons.membrane_time, context.dt)
+    return Dynamics(
+        1 - fraction, neurons["r"] * fraction * gain, _leak_voltage(neurons), current_decay
+    )
+
+
+def _of_unit_gain(neurons: NirNeurons, context: Context, framework: str) -> Dynamics:
+    """Return forward Euler with gains of exactly 1; raises `MalformedError` where they are others."""
+    dt = needed_dt(context.dt)
+    ones = np.ones(neurons.shape)
+    decay, current_decay = ones, None
+    with np.errstate(invalid="ignore"):  # a leak factor of 1 is an infinite time constant
+        gains = [neurons["r"] * dt]
+        if neurons.leaks:
+            decay = _decay(neurons, neurons.membrane_time, dt)
+            gains = [neurons["r"] * dt / neurons[neurons.membrane_time]]
+        if neurons.has_current:
+            current_decay = _decay(neurons, "tau_syn", dt)
+            gains.append(neurons["w_in"] * dt / neurons["tau_syn"])
+    for gain in gains:
+        known = gain[np.isfinite(gain)]
+        if (np.abs(known - 1) > SAME).any():
+            extreme = known.flat[int(np.abs(known - 1).argmax())]
+            raise MalformedError(
+                (
+                    f"needs an input gain of 1 to be a neuron of {framework}",
+                    f"with dt {dt:g} it is {extreme:g}",
+                    "give another --dt, or --profile literal",
+                )
+            )
+    return Dynamics(decay, ones, _leak_voltage(neurons), current_decay)
+
+
+def _literal(neurons: NirNeurons, context: Context) -> Reading:
+    dynamics = _euler(neurons, context)
+    if not neurons.fires:
+        return integrating(neurons, dynamics, context, "now")
+    reset = "zero" if neurons.names_reset and context.new_enough else None
+    reading = spiking(neurons, dynamics, context, Habits("NIR", reset))
+    if reset is not None and context.options.reset is None:
+        context.notes["reset"] = "to v_reset, which the file names"
+    return reading
+
+
+def _snntorch(neurons: NirNeurons, context: Context) -> Reading:
+    dynamics = _of_unit_gain(neurons, context, "snnTorch")
+    if not neurons.fires:
+        return integrating(neurons, dynamics, context, "now")
+    # Its exporter writes v_reset 0 whatever the reset is; only Leaky keeps the input of a late reset.
+    keeps = not neurons.has_current and neurons.name not in context.recurrent
+    habits = Habits("snnTorch", None, reset_at=None, late_zero="same" if keeps else "rests")
+    reading = spiking(neurons, dynamics, context, habits)
+    if context.options.reset == "subtract" and context.options.reset_at == "spike":
+        context.notes["reset_at"] = f"spike, as asked for; {OF_TWO_STEPS}"
+    return reading
+
+
+def _spikingjelly(neurons: NirNeurons, context: Context) -> Reading:
+    if neurons.has_current or not neurons.leaks:
+        dynamics = _of_unit_gain(neurons, context, "SpikingJelly")
+    else:
+        dynamics = _euler(neurons, context)
+    if not neurons.fires:
+        return integrating(neurons, dynamics, context, "now")
+    start = neurons.values.get("v_reset")
+    dynamics = Dynamics(dynamics.decay, dynamics.gain, dynamics.leak, dynamics.current_decay, start)
+    return spiking(neurons, dynamics, context, Habits("SpikingJelly", "zero", fires="at"))
+
+
+def _sinabs(neurons: NirNeurons, context: Context) -> Reading:
+    check_finite(neurons)
+    _without_leak_voltage(neurons, "sinabs")
+    if (neurons["r"] != 1).any():
+        raise MalformedError(
+            ("needs r = 1 to be a neuron of sinabs", f"it is {neurons['r'].flat[0]:g}")
+        )
+    ones = np.ones(neurons.shape)
+    decay = gain = ones
+    if neurons.leaks:
+        decay = np.exp(-(context.dt or 1.0) / neurons[neurons.membrane_time])
+        if context.options.input_gain is None:
+            raise UndecidedError(open_gain())
+        gain = ones if context.options.input_gain == "1" else 1 - decay
+        context.notes["input_gain"] = f"{context.options.input_gain}, as asked for"
+    dynamics = Dynamics(decay, gain, np.zeros(neurons.shape))
+    if not neurons.fires:
+        return integrating(neurons, dynamics, context, "now")
+    habits = Habits(
+        "sinabs",
+        "subtract",
+        fires="at",
+        max_spikes=None,
+        min_membrane=None,
+    )
+    return spiking(neurons, dynamics, context, habits)
+
+
+def _norse(neurons: NirNeurons, context: Context) -> Reading:
+    check_finite(neurons)
+    dt = needed_dt(context.dt)
+    ones = np.ones(neurons.shape)
+    decay, gain, current_decay = ones, ones, None
+    if neurons.leaks:
+        gain = _norse_fraction(neurons, neurons.membrane_time, dt, context)
+        decay = 1 - gain
+    if neurons.has_current:
+        current_decay = 1 - _norse_fraction(neurons, "tau_syn", dt, context)
+    leak = _leak_voltage(neurons)
+    dynamics = Dynamics(decay, gain, leak, current_decay, leak)
+    if not neurons.fires:
+        return integrating(neurons, dynamics, context, "now")
+    return spiking(neurons, dynamics, context, Habits("Norse", None))
+
+
+def _norse_fraction(neurons: NirNeurons, name: str, dt: float, context: Context) -> Float:
+    """Return dt / tau; Norse 1.1 writes dt times the true tau, which is shorter than any step."""
+    written = neurons[name]
+    if (written >= dt * (1 - DT_TOLERANCE)).all():
+        context.notes["tau"] = f"{name} as written: it is longer than a step"
+        return np.minimum(dt / written, 1)
+    context.notes["tau"] = f"{name} is dt times the true one, as Norse 1.1 writes it"
+    fraction = dt * (dt / written)
+    if (fraction > 1 + SAME).any():
+        raise MalformedError(
+            (
+                f"needs a time step of at most its time constant, {written.min() / dt:g} s",
+                f"dt is {dt:g} s",
+                "give the dt that the file was exported with: --dt",
+            )
+        )
+    return np.minimum(fraction, 1)
+
+
+def _rockpool(neurons: NirNeurons, context: Context) -> Reading:
+    check_finite(neurons)
+    _without_leak_voltage(neurons, "Rockpool")
+    dt = needed_dt(context.dt)
+    ones = np.ones(neurons.shape)
+    decay, gain, current_decay = ones, ones, None
+    if neurons.leaks:
+        decay = np.exp(-dt / neurons[neurons.membrane_time])
+        _check_rockpool(neurons, decay, dt)
+    if neurons.has_current:
+        gain = current_decay = np.exp(-dt / neurons["tau_syn"])
+    if not neurons.fires:
+        return integrating(
+            neurons, Dynamics(decay, gain * decay, 0 * ones, current_decay), context, "now"
+        )
+    habits = Habits("Rockpool", "subtract", fires="at", max_spikes="any")
+    return spiking(neurons, Dynamics(decay, gain, 0 * ones, current_decay), context, habits)
+
+
+def _check_rockpool(neurons: NirNeurons, decay: Float, dt: float) -> None:
+    written = neurons["r"]
+    expected = neurons[neurons.membrane_time] / dt * decay
+    if (np.abs(written - expected) > SAME * np.abs(expected)).any():
+        raise MalformedError(
+            (
+                f"needs r = tau/dt exp(-dt/tau) = {expected.flat[0]:g} to be a neuron of Rockpool",
+                f"with dt {dt:g} it is {written.flat[0]:g}",
+                "give another --dt, or another --profile",
+            )
+        )
+
+
+def _spyx(neurons: NirNeurons, context: Context) -> Reading:
+    check_finite(neurons)
+    _without_leak_voltage(neurons, "Spyx")
+    dt = needed_dt(context.dt)
+    ones = np.ones(neurons.shape)
+    decay, current_decay = ones, None
+    if neurons.leaks:
+        decay = _decay(neurons, neurons.membrane_time, dt)
+        expected = decay if neurons.fires else ones
+        if (np.abs(neurons["r"] - expected) > SAME).any():
+            raise MalformedError(
+                (
+                    f"needs r = {expected.flat[0]:g} to be a neuron of Spyx",
+                    f"with dt {dt:g} it is {neurons['r'].flat[0]:g}",
+                    "give another --dt, or another --profile",
+                )
+            )
+    if neurons.has_current:
+        current_decay = _decay(neurons, "tau_syn", dt)
+    dynamics = Dynamics(decay, ones, 0 * ones, current_decay)
+    if not neurons.fires:
+        return integrating(neurons, dynamics, context, "now")
+    # A spike tells that the step before ended above the threshold, and only then is subtracted.
+    at = "spike" if neurons.has_current else "next"
+    habits = Habits("Spyx", "subtract", reset_at=at, least_threshold=0.0)
+    reading = spiking(neurons, dynamics, context, habits)
+    return Reading(reading.node, reading.before, 1, reading.nodes, reading.edges)
+
+
+def _lava_dl(neurons: NirNeurons, context: Context) -> Reading:
+    dynamics = _of_unit_gain(neurons, context, "lava-dl")
+    dynamics = Dynamics(
+        _on_grid(dynamics.decay),
+        dynamics.gain,
+        dynamics.leak,
+        None if dynamics.current_decay is None else _on_grid(dynamics.current_decay),
+    )
+    if not neurons.fires:
+        return integrating(neurons, dynamics, context, "now")
+    return spiking(neurons, dynamics, context, Habits("lava-dl", "zero"))
+
+
+def _on_grid(decay: Float) -> Float:
+    """Return the multiple of 1/4096 that a decay is, but for the rounding of float32."""
+    near = np.rint(decay * GRID)
+    return np.where(np.abs(near - decay * GRID) < SAME, near / GRID, decay)
+
+
+def _without_leak_voltage(neurons: NirNeurons, framework: str) -> None:
+    if _leak_voltage(neurons).any():
+        raise MalformedError(
+            (
+                f"needs v_leak = 0 to be a neuron of {framework}",
+                f"it is {neurons['v_leak'].flat[0]:g}",
+                "use another --profile",
+            )
+        )
+
+
+DIALECTS: Mapping[str, Dialect] = {
+    "literal": Dialect(_no_dt, _literal),
+    "ours": Dialect(_no_dt, _literal),
+    "snntorch": Dialect(_usual_dt, _snntorch),
+    "spikingjelly": Dialect(unit_gain_dt, _spikingjelly),
+    "sinabs": Dialect(lambda _neurons: 1.0, _sinabs),
+    "norse": Dialect(_no_dt, _norse),
+    "rockpool": Dialect(rockpool_dt, _rockpool),
+    "spyx": Dialect(spyx_dt, _spyx),
+    "lava-dl": Dialect(_usual_dt, _lava_dl),
+}
+
+
+def candidates(neurons: Iterable[NirNeurons]) -> list[str]:
+    """Return the profiles whose frameworks could have written these numbers; literal is always one."""
+    items = list(neurons)
+    leaky = [item for item in items if item.leaks]
+    found = []
+    if leaky and (dt := rockpool_dt(items)) is not None and _is_short(dt):
+        found.append(f"rockpool with dt {dt:g}")
+    if (dt := spyx_dt(items)) is not None and _is_short(dt):
+        found.append(f"spyx with dt {dt:g}")
+    if (dt := unit_gain_dt(items)) is not None and _is_short(dt):
+        usual = abs(dt - USUAL_DT) <= SAME * USUAL_DT
+        found += [f"{name} with dt {dt:g}" for name in ("snntorch", "lava-dl") if usual]
+        found.append(f"spikingjelly with dt {dt:g}")
+    if all((item["r"] == 1).all() for item in items):
+        found += [] if any(item.has_current for item in items) else ["sinabs"]
+        found.append("norse")
+    return [*dict.fromkeys(found), "literal"]
+
+
+def _is_short(dt: float) -> bool:
+    """Return whether `dt` is a number that somebody would choose."""
+    return abs(dt - float(f"{dt:.1e}")) <= DT_TOLERANCE * 100 * dt
