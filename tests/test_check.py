@@ -349,7 +349,7 @@ def test_an_open_dialect_does_not_hide_faults_behind_it(tmp_path: Path) -> None:
     assert check.inferred["dt"] == "0.01, assumed"
     assert [layer.assumed for layer in check.layers] == [False, True, True]
 
-    decided = neurocompile.check(path, target="loihi2", dt=1e-3, reset="zero")
+    decided = neurocompile.check(path, target="loihi2", profile="literal", dt=1e-3, reset="zero")
 
     assert not any("--dt" in str(item.problem) for item in decided.problems)
     assert decided.inferred["dt"] == "0.001, as asked for"
@@ -444,7 +444,8 @@ def good(tmp_path: Path) -> Path:
 def test_the_command_prints_answers_and_writes_nothing_else(
     good: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    arguments = ["check", str(good), "--target", "loihi2", "--dt", "1e-3"]
+    reading = ["--profile", "literal", "--dt", "1e-3"]
+    arguments = ["check", str(good), "--target", "loihi2", *reading]
     facts = tmp_path / "facts.json"
 
     assert main([*arguments, "--json", str(facts)]) == 2  # the reset is not decided
@@ -493,7 +494,8 @@ def test_problems_that_differ_in_their_layer_only_are_printed_once(
     layers = {"fc": nir.Affine(weight=np.eye(2), bias=np.zeros(2)), **neurons}
     path = write(tmp_path / "several.nir", {"input": start, **layers, "output": end})
 
-    assert main(["check", str(path), "--target", "fixedpoint", "--reset", "zero"]) == 2
+    arguments = ["check", str(path), "--target", "fixedpoint", "--profile", "literal"]
+    assert main([*arguments, "--reset", "zero"]) == 2
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "3 problems"
@@ -513,7 +515,7 @@ def refuse(*args, **options):
     raise AssertionError("a temporary file")
 tempfile.mkdtemp = tempfile.mkstemp = tempfile.NamedTemporaryFile = refuse
 import neurocompile
-assert neurocompile.check(sys.argv[1], target="loihi2", dt=1e-3, reset="zero").ok
+assert neurocompile.check(sys.argv[1], target="loihi2", profile="literal", dt=1e-3, reset="zero").ok
 """
     before = sorted(tmp_path.rglob("*"))
 

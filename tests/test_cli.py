@@ -249,6 +249,8 @@ def test_nan_weights_unknown_nodes_and_impossible_layers_are_named(
             str(path),
             "--target",
             "loihi2",
+            "--profile",
+            "literal",
             "--dt",
             "1",
             "-o",
@@ -484,7 +486,8 @@ def two_way(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def exporting(folder: Path, *more: str, target: str = "fixedpoint") -> list[str]:
     out = str(folder / f"program-{target}")
-    return ["export", str(folder / "two.nir"), "--target", target, "--dt", "1", "-o", out, *more]
+    reading = ["--profile", "literal", "--dt", "1"]
+    return ["export", str(folder / "two.nir"), "--target", target, *reading, "-o", out, *more]
 
 
 def test_several_inputs_and_outputs_have_names_in_files(

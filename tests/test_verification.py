@@ -56,7 +56,7 @@ def nir_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def program(nir_file: Path, opened: Callable[[Program], Program]) -> Program:
-    return opened(neurocompile.export(nir_file, target="fixedpoint", dt=1e-4))
+    return opened(neurocompile.export(nir_file, target="fixedpoint", profile="literal", dt=1e-4))
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_float_comparison_never_fails_and_an_output_alone_does(
 @pytest.mark.lava
 def test_a_wrong_weight_on_the_chip_is_found_and_located(nir_file: Path, samples: Samples) -> None:
     """The integers are right, what was lowered is not: exactly what verify exists for."""
-    right = neurocompile.export(nir_file, target="loihi2", dt=1e-4)
+    right = neurocompile.export(nir_file, target="loihi2", profile="literal", dt=1e-4)
     with np.load(io.BytesIO(right.extra_files["loihi2.npz"])) as file:
         arrays: dict[str, NDArray[np.int64]] = {name: file[name].copy() for name in file}
     arrays["weight/fc2"][5] = -arrays["weight/fc2"][5]
@@ -222,7 +222,11 @@ def several(tmp_path: Path, opened: Callable[[Program], Program]) -> Program:
         ],
     )
     write_nir(tmp_path / "several.nir", graph)
-    return opened(neurocompile.export(tmp_path / "several.nir", target="fixedpoint", dt=1.0))
+    return opened(
+        neurocompile.export(
+            tmp_path / "several.nir", target="fixedpoint", profile="literal", dt=1.0
+        )
+    )
 
 
 @pytest.fixture

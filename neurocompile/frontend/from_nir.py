@@ -144,17 +144,12 @@ def _profile(
             notes["profile"] = "literal, as there are no neurons with a membrane"
         return "literal", []
     problem = Problem(
-        items[0].name,
-        "is computed differently by each framework",
-        "the file does not say which one trained it",
-        f"choose with --profile; its numbers fit {', '.join(candidates(items))}"
-        + (f"; so for {_others(items)}" if len(items) > 1 else ""),
+        "",
+        "neurons are computed differently by each framework",
+        "the file does not say which one trained them",
+        f"choose with --profile; the numbers fit {', '.join(candidates(items))}",
     )
     return "literal", [(UnsupportedError, problem)]
-
-
-def _others(items: list[NirNeurons]) -> str:
-    return ", ".join(f"'{item.name}'" for item in items[1:])
 
 
 def _is_plain_euler(items: list[NirNeurons], dt: float) -> bool:
@@ -212,23 +207,12 @@ def _read_all(
     """Return the reading of each population, and what is wrong with or undecided about the others."""
     readings: dict[str, Reading] = {}
     problems: list[Found] = []
-    same: dict[tuple[Any, ...], list[str]] = {}
     for name, item in neurons.items():
         try:
             readings[name] = DIALECTS[profile].read(item, context)
         except MalformedError as error:
-            for kind, problem in found(name, error):
-                alike = (kind, problem.need, problem.have, problem.remedy)
-                same.setdefault(alike, []).append(name)
-                if len(same[alike]) == 1:
-                    problems.append((kind, problem))
-    told = []
-    for kind, problem in problems:
-        names = same[kind, problem.need, problem.have, problem.remedy]
-        others = ", ".join(f"'{name}'" for name in names[1:])
-        more = f"; so for {others}" if others else ""
-        told.append((kind, replace(problem, remedy=problem.remedy + more)))
-    return readings, told
+            problems += found(name, error)
+    return readings, problems
 
 
 def _assembled(

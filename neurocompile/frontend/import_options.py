@@ -138,7 +138,7 @@ def _count(value: Any) -> int | str | None:
     if value is None or value == ANY:
         return value  # type: ignore[no-any-return]
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(value)
+        raise ValueError(value)  # noqa: TRY004 - any wrong value is one kind of wrong here
     number = int(value)
     if not 1 <= number <= MOST_SPIKES:
         raise ValueError(value)
@@ -149,7 +149,7 @@ def _level(value: Any) -> float | str | None:
     if value is None or value in (NONE, THRESHOLD):
         return value  # type: ignore[no-any-return]
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(value)
+        raise ValueError(value)  # noqa: TRY004
     number = float(value)
     if not np.isfinite(number):
         raise ValueError(value)

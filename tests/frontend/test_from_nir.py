@@ -197,7 +197,9 @@ def test_fields_that_make_no_sense_are_named(
 def test_metadata_of_strangers_is_not_trusted(write: Write) -> None:
     path = write({"fc": affine(), "lif": lif_node()}, (2,), (2,), dt=1e-4, framework="someone")
 
-    with pytest.raises(UnsupportedError, match="is computed differently by each framework"):
+    with pytest.raises(
+        UnsupportedError, match="neurons are computed differently by each framework"
+    ):
         from_nir(path)
     with pytest.raises(OptionError, match="--profile ours needs a file of neurocompile"):
         from_nir(path, profile="ours")

@@ -96,7 +96,7 @@ def test_old_files_whose_meaning_is_clear_are_read(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_file_is_read_without_its_framework(shared_data: Path, name: str) -> None:
-    with pytest.raises(UnsupportedError, match="choose with --profile; its numbers fit"):
+    with pytest.raises(UnsupportedError, match="choose with --profile; the numbers fit"):
         from_nir(shared_data / f"nir/{name}.nir")
 
 
