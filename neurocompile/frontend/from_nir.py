@@ -23,6 +23,7 @@ from neurocompile.errors import NirFormatError, OptionError, Problem, Unsupporte
 from neurocompile.frontend.dialects.frameworks import DIALECTS, SAME, candidates, unit_gain_dt
 from neurocompile.frontend.dialects.readings import Context, Reading
 from neurocompile.frontend.dialects.surroundings import Graph, fire_without_reset, splice, untangle
+from neurocompile.frontend.exact_nir import exact_network
 from neurocompile.frontend.find_feedback import find_feedback
 from neurocompile.frontend.flatten_graph import FlatGraph, flatten_graph
 from neurocompile.frontend.import_options import ImportOptions
@@ -84,6 +85,9 @@ def from_nir(
     raw_nodes = file.root.get("nodes")
     if not isinstance(raw_nodes, Mapping):
         raise NirFormatError("the NIR graph has no nodes")
+    if options.profile in ("auto", "ours") and (exact := exact_network(file)) is not None:
+        _refuse_options(options)
+        return Imported(exact, {"profile": "ours, exact numbers in the file's metadata"})
     flat, structure = flatten_graph(file.root)
     ports, of_ports = _port_shapes(flat)
     neurons, problems = read_neurons(flat.nodes)
@@ -111,6 +115,19 @@ def from_nir(
         network = _in_integers(network, said.notes)
     raise_all(NirFormatError, _problems_of_shapes(network, flat, ports))
     return Imported(network, said.notes)
+
+
+def _refuse_options(options: ImportOptions) -> None:
+    given = [name for name in options.given if name != "--profile"]
+    if given:
+        raise OptionError(
+            Problem(
+                "",
+                f"{', '.join(given)} is for files that leave something open",
+                "this one has the exact numbers of its network",
+                "leave it out, or read it with --profile literal",
+            )
+        )
 
 
 @dataclass(frozen=True)

@@ -294,7 +294,7 @@ def test_neurons_that_fire_at_their_threshold_get_one_that_is_lower_by_one(
     quantised = quantise(assemble(network), LIMITS, steps=2).network
 
     neurons = neurons_of(quantised, "lif")
-    assert (neurons.threshold, neurons.scale, neurons.plain) == (507, 508, True)
+    assert (int(neurons.threshold), neurons.scale, neurons.plain) == (507, 508, True)
     assert quantised.synapses[0].weight.tolist() == [[254, 254]]
 
 
@@ -310,7 +310,7 @@ def test_microcode_compares_as_the_source_does(
 
     neurons = neurons_of(quantise(assemble(network), LIMITS, steps=2).network, "lif")
 
-    assert (neurons.threshold, neurons.scale, neurons.inclusive) == (508, 508, True)
+    assert (int(neurons.threshold), neurons.scale, neurons.inclusive) == (508, 508, True)
 
 
 def test_floors_and_what_spikes_take_are_in_the_scale_of_the_layer(

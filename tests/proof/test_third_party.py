@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from neurocompile.frontend.from_nir import from_nir
-from neurocompile.ir import Network
+from neurocompile.ir import Input, Network
 from neurocompile.pipeline import CompileOptions, compile_network
 from neurocompile.program import Program
 from neurocompile.target import find
@@ -82,3 +83,28 @@ def test_the_nested_graph_is_the_flat_one(graph: Callable[[str], Network]) -> No
     np.testing.assert_array_equal(one.output, two.output)
     np.testing.assert_array_equal(one.spikes["lif1.lif"], two.spikes["lif1.lif1"])
     assert one.spikes["lif2"].any()
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "lif_norse": {"profile": "norse", "dt": 1e-4, "reset": "zero"},
+    "two_lif_neurons": {"profile": "literal", "dt": 1e-4, "reset": "zero"},
+}
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize("name", SMALL)
+def test_small_graphs_fire_the_same_spikes_on_lava(shared_data: Path, name: str) -> None:
+    """The second one has leak voltages above its thresholds: it fires by itself."""
+    network = from_nir(shared_data / f"nir/{name}.nir", **SMALL[name]).network
+    (entry,) = network.of_type(Input)
+    program = compile_network(network, find("loihi2"), CompileOptions(validate=True, steps=STEPS))
+    inputs = spikes(network.shapes[entry])
+
+    with program:
+        ours = program.run(inputs, "all")
+        definition = program.run(inputs, "all", on="fixedpoint")
+
+    np.testing.assert_array_equal(ours.output, definition.output)
+    for layer, fired in definition.spikes.items():
+        np.testing.assert_array_equal(ours.spikes[layer], fired, err_msg=layer)
+    assert any(fired.any() for fired in definition.spikes.values())
