@@ -18,25 +18,22 @@ from neurocompile.data import (
     range_of,
     sample_count,
 )
-from neurocompile.errors import (
-    DataError,
-    MissingDependencyError,
-    OptionError,
-    Problem,
-    ProgramFormatError,
-)
-from neurocompile.frontend.from_nir import Imported, from_nir
+from neurocompile.errors import DataError, OptionError, Problem
 from neurocompile.frontend.import_options import ImportOptions
+from neurocompile.frontend.network_to_nir import network_to_nir
+from neurocompile.integer import Shape
 from neurocompile.ir import Input, Network
-from neurocompile.manifest import MANIFEST
 from neurocompile.passes.quantise import FirstLayer, Membranes
 from neurocompile.passes.share_sums import Sums
 from neurocompile.pipeline import CompileOptions, Observe, compile_network
 from neurocompile.program import GRAPH, Program, load
+from neurocompile.sources import Read, Source, need_torch, source_of
 from neurocompile.validation import CALIBRATION_SAMPLES
 from neurocompile.verification import ProgressOf, Report, verify_program
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from neurocompile.training.train import TrainingResult
 
 
@@ -56,7 +53,7 @@ def train(
     `settings` are fields of `TrainSettings` (data, epochs, timesteps, seed, ...); `overrides` are
     "key=value" strings that reach nested ones. Needs the `train` extra.
     """
-    _need_torch("training")
+    need_torch("training")
     from neurocompile.training.config import resolve
     from neurocompile.training.train import train as run_training
 
@@ -70,10 +67,12 @@ def train(
 
 
 def export(
-    source: Path | str,
+    source: Path | str | nn.Module,
     *,
     target: str,
     output: Path | str | None = None,
+    input_shape: Sequence[int] | None = None,
+    layout: str = "auto",
     weight_bits: int = 8,
     steps: int | None = None,
     first_layer: FirstLayer = "auto",
@@ -95,23 +94,29 @@ def export(
     options: Mapping[str, str] | None = None,
 ) -> Program:
     """
-    Compile a run directory, checkpoint or NIR file for `target`, and write it to `output` if given.
+    Compile `source` for `target`, and write it to `output` if given.
+
+    It is a run directory, a checkpoint, a NIR or `.net` file, or a PyTorch module of snnTorch's,
+    SpikingJelly's or our neurons. A module needs its `input_shape`, without batch and time, and where it
+    can not be told, the `layout` in which it takes time, as `from_module` explains.
 
     The input's range is `input_range`, or that of the data set `calibrate`; without either it is the
-    source's own, else spikes. `validate` runs the network after every pass (None: where that takes
-    seconds); `profile`, `dt` and the options up to `synapse` say how to read a NIR file, as
-    `ImportOptions` explains; `observe` is called with each pass's name and the network that it made. Raises errors of `neurocompile.errors`, each with all of its reasons; then nothing
-    is written.
+    source's own, else spikes. `steps` is how many a sample may have at most, and of a module how many it
+    has. `validate` runs the network after every pass (None: where that takes seconds); `profile`, `dt`
+    and the options up to `synapse` say how to read a NIR file, as `ImportOptions` explains; `observe` is
+    called with each pass's name and the network that it made.
+
+    Raises errors of `neurocompile.errors`, each with all of its reasons; then nothing is written.
     """
     chosen = targets.find(target)
     if output is not None:
         check_writable(Path(output), directory=True)
-    path = _existing(source)
+    opened = source_of(source, input_shape=input_shape, layout=layout)
     choices = ImportOptions(
         profile, dt, reset, reset_at, fires, max_spikes, min_membrane, input_gain, synapse
     )
-    imported, content, facts, files = _front_end(path, choices)
-    network = _with_range(imported.network, input_range, calibrate)
+    read = _read(opened, choices, steps, input_range, calibrate)
+    network = _with_range(read.imported.network, input_range, calibrate)
     calibration = _calibration(network, calibrate)
     program = compile_network(
         network,
@@ -128,15 +133,16 @@ def export(
         ),
         observe=observe,
     )
+    graph = network_to_nir(network) if read.graph is None else read.graph
     program = replace(
         program,
         facts={
-            "source": {"kind": "nir" if path.suffix == ".nir" else "checkpoint", "name": path.name},
-            "import": {"options": choices.to_json(), "inferred": dict(imported.inferred)},
-            **facts,
+            "source": {"kind": opened.kind, "name": opened.name},
+            "import": {"options": choices.to_json(), "inferred": dict(read.imported.inferred)},
+            **read.facts,
             **program.facts,
         },
-        extra_files={GRAPH: content, **files, **program.extra_files},
+        extra_files={GRAPH: graph, **read.files, **program.extra_files},
     )
     if output is not None:
         program.save(Path(output))
@@ -144,9 +150,11 @@ def export(
 
 
 def check(
-    source: Path | str,
+    source: Path | str | nn.Module,
     *,
     target: str,
+    input_shape: Sequence[int] | None = None,
+    layout: str = "auto",
     weight_bits: int = 8,
     steps: int | None = None,
     first_layer: FirstLayer = "auto",
@@ -164,17 +172,18 @@ def check(
 
     The arguments are those of `export`; `choices` are the fields of `ImportOptions`. Nothing is
     written, and nothing runs unless `validate` is true. Raises `OptionError` only where there is
-    nothing to check: for a target or a path that do not exist.
+    nothing to check: for a target or a path that do not exist, a module without an input shape, a path
+    with one.
     """
     chosen = targets.find(target)
-    path = _existing(source)
+    opened = source_of(source, input_shape=input_shape, layout=layout)
 
     def finish(network: Network) -> tuple[Network, dict[str, Any] | None]:
         ranged = _with_range(network, input_range, calibrate)
         return ranged, _calibration(ranged, calibrate) if validate else None
 
     return check_source(
-        path,
+        opened.name,
         chosen,
         CompileOptions(
             weight_bits=weight_bits,
@@ -186,7 +195,8 @@ def check(
             target_options=options or {},
         ),
         choices=choices,
-        read=lambda decided: _front_end(path, decided)[0],
+        read=lambda decided: _read(opened, decided, steps, input_range, calibrate).imported,
+        graph=opened.graph,
         finish=finish,
         observe=observe,
     )
@@ -224,75 +234,53 @@ def verify(
             opened.close()
 
 
-def _existing(source: Path | str) -> Path:
-    path = Path(source)
-    if not path.exists():
-        raise OptionError(
-            Problem(
-                "",
-                f"there is no '{path}'",
-                remedy="give a run directory, a checkpoint or a .nir file",
-            )
-        )
-    return path
-
-
-def _front_end(
-    path: Path, choices: ImportOptions
-) -> tuple[Imported, bytes, dict[str, Any], dict[str, bytes]]:
-    """Return the imported network, its NIR file, facts for the manifest, and files to keep."""
-    if path.is_dir() and (path / MANIFEST).is_file():
-        raise ProgramFormatError(
-            Problem(
-                "",
-                f"'{path}' is a program already",
-                remedy="export the run or .nir file it came from",
-            )
-        )
-    if path.suffix == ".nir":
-        imported = from_nir(path, **choices.to_json())
-        return imported, path.read_bytes(), {}, {}
-    if choices.given:
-        raise OptionError(
-            Problem(
-                "",
-                f"{', '.join(choices.given)} is for .nir files",
-                "a checkpoint knows how it was trained",
-            )
-        )
-    _need_torch("reading a checkpoint")
-    from neurocompile.frontend.from_checkpoint import from_checkpoint
-
-    folded = from_checkpoint(path)
-    facts = {"folding": dict(folded.folding), "reference": dict(folded.description)}
-    return folded.imported, folded.nir, facts, dict(folded.reference)
+def _read(
+    source: Source,
+    choices: ImportOptions,
+    steps: int | None,
+    given: InputRange | None,
+    calibrate: str | None,
+) -> Read:
+    """Return what `source` means; a module is proven on the values that were asked for."""
+    limits = None
+    if source.kind == "module":
+        limits = _range(given, calibrate, source.input_shape)
+    return source.read(choices, steps=steps, input_range=limits)
 
 
 def _with_range(network: Network, given: InputRange | None, calibrate: str | None) -> Network:
     """Return `network` with the input range that was asked for, if any was."""
-    if given is not None and calibrate is not None:
-        raise OptionError("give either --input-range or --calibrate, not both")
-    if calibrate is not None:
-        if len(network.of_type(Input)) > 1:
-            names = ", ".join(network.of_type(Input))
-            raise OptionError(
-                Problem("", "--calibrate is for networks with one input", f"there are {names}")
+    names = network.of_type(Input)
+    if calibrate is not None and len(names) > 1:
+        raise OptionError(
+            Problem(
+                "", "--calibrate is for networks with one input", f"there are {', '.join(names)}"
             )
-        given, shape = range_of(calibrate)
-        (needed,) = {network.shapes[name] for name in network.of_type(Input)}
-        if shape != needed:
-            raise DataError(
-                Problem(
-                    "", f"--calibrate needs samples of shape {needed}", f"'{calibrate}' has {shape}"
-                )
-            )
-    if given is None:
+        )
+    limits = _range(given, calibrate, network.shapes[names[0]])
+    if limits is None:
         return network
     nodes = {
-        name: replace(node, range=given) if isinstance(node, Input) else node
+        name: replace(node, range=limits) if isinstance(node, Input) else node
         for name, node in network.nodes.items()
     }
     return network.replaced(nodes)
+
+
+def _range(given: InputRange | None, calibrate: str | None, needed: Shape) -> InputRange | None:
+    """Return the input range that was asked for; a data set needs samples of the shape `needed`."""
+    if calibrate is None:
+        return given
+    if given is not None:
+        raise OptionError("give either --input-range or --calibrate, not both")
+    limits, shape = range_of(calibrate)
+    if shape != needed:
+        raise DataError(
+            Problem(
+                "", f"--calibrate needs samples of shape {needed}", f"'{calibrate}' has {shape}"
+            )
+        )
+    return limits
 
 
 def _calibration(network: Network, calibrate: str | None) -> dict[str, Any] | None:
@@ -301,18 +289,3 @@ def _calibration(network: Network, calibrate: str | None) -> dict[str, Any] | No
         return None
     (name,) = network.of_type(Input)  # or the range would have been refused
     return dict(by_input(load_samples(calibrate).first(CALIBRATION_SAMPLES).inputs, [name]))
-
-
-def _need_torch(what: str) -> None:
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingDependencyError(
-            Problem(
-                "",
-                f"{what} needs PyTorch",
-                "it is not installed",
-                "pip install 'neurocompile[train]'",
-            )
-        ) from error
-    del torch

@@ -220,29 +220,31 @@ def _many(figure: Figure, what: str) -> str:
 
 
 def check_source(
-    path: Path,
+    source: str,
     target: Target,
     options: CompileOptions,
     *,
     choices: Mapping[str, Any],
     read: Callable[[ImportOptions], Imported],
+    graph: Path | None = None,
     finish: Callable[[Network], tuple[Network, Mapping[str, Any] | None]] | None = None,
     observe: Observe | None = None,
 ) -> Check:
     """
-    Return what is wrong with the file or directory `path` for `target`.
+    Return what is wrong with the file, directory or module called `source` for `target`.
 
-    `read` imports it as an export would, with options that `choices` give; `finish` returns what an
-    export makes of the network before it is compiled, and samples to validate on, by input.
+    `read` imports it as an export would, with options that `choices` give; `graph` is its NIR file, if it
+    is one, whose nodes can be replaced where they cannot be read; `finish` returns what an export makes
+    of the network before it is compiled, and samples to validate on, by input.
     """
     found = _Findings()
     import_options = _legal_choices(choices, found)
     _legal_target_options(target, options, found)
-    imported = _import(path, import_options, read, found)
+    imported = _import(graph, import_options, read, found)
     if imported is None:
         why = "the network could not be built"
         return found.check(
-            path.name, target, None, not_checked=tuple((what, why) for what in BEHIND_IMPORT)
+            source, target, None, not_checked=tuple((what, why) for what in BEHIND_IMPORT)
         )
     network = imported.network
     if finish is not None:
@@ -255,7 +257,7 @@ def check_source(
         network,
         target,
         options,
-        source=path.name,
+        source=source,
         inferred=imported.inferred,
         found=found,
         observe=observe,
@@ -457,7 +459,7 @@ def _legal_target_options(
 
 
 def _import(
-    path: Path,
+    graph: Path | None,
     choices: ImportOptions,
     read: Callable[[ImportOptions], Imported],
     found: _Findings,
@@ -470,11 +472,11 @@ def _import(
         without_options = isinstance(error, OptionError) and choices.given
     if without_options:
         found.mender.told(WITHOUT_OPTIONS)
-        return _import(path, ImportOptions(), read, found)
-    if path.suffix != ".nir":
+        return _import(graph, ImportOptions(), read, found)
+    if graph is None:
         return None
     try:
-        file = read_nir(path)
+        file = read_nir(graph)
     except NeurocompileError:
         return None  # known already
     mender = found.mender

@@ -229,6 +229,7 @@ def _export_options(command: Callable[..., Any]) -> Callable[..., Any]:
 neurocompile export runs/digits --target loihi2 -o runs/digits-loihi2
 neurocompile export runs/digits --target loihi2 --weight-bits 4 -O convolution=conv -o small
 neurocompile export theirs.nir --target fixedpoint --dt 1e-4 --reset zero -o theirs
+neurocompile export theirs.net --target loihi2 -o theirs
 """
     )
 )
@@ -246,7 +247,7 @@ def export(
     print_after: str | None,
     **options: Any,
 ) -> None:
-    """Compile SOURCE, a run directory, checkpoint or .nir file, into a program directory."""
+    """Compile SOURCE, a run directory, checkpoint, .nir or .net file, into a program directory."""
     program = api.export(
         source,
         target=target,
@@ -280,7 +281,8 @@ def check(
     json_file: Path | None,
     **options: Any,
 ) -> int:
-    """Say everything that keeps SOURCE from being exported, and what it would take there.
+    """Say everything that keeps SOURCE, a run directory, checkpoint, .nir or .net file, from being
+    exported, and what it would take there.
 
     Nothing is written but FILE. Exit code 0 if an export would succeed, else 2.
     """
@@ -573,7 +575,7 @@ def _print_program(program: Program) -> None:
             f"{folding['largest_logit_difference_without_flips']:.1e}"
         )
     for name, how in program.facts["import"]["inferred"].items():
-        if program.facts["source"]["kind"] == "nir":
+        if program.facts["source"]["kind"] != "checkpoint":
             click.echo(f"{name}: {how}")
     for note in program.facts["notes"]:
         click.echo(note)

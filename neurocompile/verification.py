@@ -28,8 +28,10 @@ from neurocompile import reference
 from neurocompile.counted import remarks
 from neurocompile.data import Inputs, Samples, by_input, map_inputs
 from neurocompile.errors import DataError, OptionError, Problem, ProgramFormatError
+from neurocompile.frontend.exact_nir import exact_network
 from neurocompile.frontend.from_nir import from_nir
 from neurocompile.frontend.import_options import ImportOptions
+from neurocompile.frontend.read_nir import read_nir
 from neurocompile.integer import STATE_FRACTION_BITS
 from neurocompile.ir import LIF, Network, Threshold
 from neurocompile.program import GRAPH, REFERENCE, Program, Result
@@ -37,6 +39,7 @@ from neurocompile.run_file import repeat_steps
 from neurocompile.target import Progress
 
 SCHEMA = 1
+WRITTEN_EXACTLY = ("netx", "module")  # sources whose network is in `graph.nir` to the last bit
 
 ProgressOf = Callable[[str], Progress]  # a progress report for each stage, by name
 
@@ -248,7 +251,12 @@ def verify_program(
 
 
 def folded_network(program: Program) -> Network:
-    """Return the folded float network of a program, as its `graph.nir` and its manifest say."""
+    """
+    Return the folded float network of a program, as its `graph.nir` and its manifest say.
+
+    Of what was no NIR file, `graph.nir` carries the exact network. Raises `ProgramFormatError` where it
+    is missing or nothing says how to read it, and what reading it does.
+    """
     if GRAPH not in program.extra_files:
         raise ProgramFormatError(
             Problem(
@@ -258,11 +266,24 @@ def folded_network(program: Program) -> Network:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / GRAPH
         path.write_bytes(program.extra_files[GRAPH])
+        if _written_exactly(program):
+            network = exact_network(read_nir(path))
+            if network is None:
+                raise ProgramFormatError(
+                    Problem("", f"the program's '{GRAPH}' must carry its network", "it does not")
+                )
+            return network
         try:
             choices = ImportOptions.from_json(program.facts["import"]["options"])
         except (KeyError, TypeError, OptionError) as error:
             raise ProgramFormatError("the manifest does not say how its graph was read") from error
         return from_nir(path, **choices.to_json()).network
+
+
+def _written_exactly(program: Program) -> bool:
+    """Return whether the graph of `program` is that of a source which is no graph itself."""
+    source = program.facts.get("source")
+    return isinstance(source, Mapping) and source.get("kind") in WRITTEN_EXACTLY
 
 
 def _choose_stages(program: Program, against: Sequence[str]) -> list[str]:

@@ -58,7 +58,7 @@ def from_checkpoint(source: Path) -> FoldedGraph:
     """
     trained = load_checkpoint(source)
     shape = trained.network.input_shape
-    body = plain_pools(fold_batchnorm(trace(trained.network.body)), shape)
+    body = plain_pools(fold_batchnorm(trace(trained.network.body), input_shape=shape), shape)
     folded = SpikingNetwork(body, shape)
     probe = _probe(trained)
     folding = _compare_folding(trained.network, folded, probe)
