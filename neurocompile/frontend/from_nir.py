@@ -38,13 +38,15 @@ from neurocompile.frontend.nir_nodes import (
     shape_of,
 )
 from neurocompile.frontend.read_nir import NirFile, read_nir
+from neurocompile.frontend.value_bounds import ValueBounds
 from neurocompile.integer import Shape
-from neurocompile.ir import LIF, Conv2d, Dense, Input, Network, Node, Output
+from neurocompile.ir import LIF, Conv2d, Dense, Input, Network, Node, Output, Pool2d, Scale
 
 RESETS = ("zero", "subtract")
 MOST_STEPS = 1_000_000
 FIRST_VERSION_WITH_RESET_VOLTAGE = (1, 0, 6)  # before it, NIR's specification meant subtraction
 LAVA_DL_UNIT = 1 / 64
+DECAY_STEPS = 4096  # of lava-dl, in one
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,10 @@ def from_nir(
     said, options = _said(file, options)
     name, undecided = _profile(options, neurons.values(), ours=bool(said.trusted), notes=said.notes)
     problems += undecided
+    if options.input_gain is not None and name != "sinabs":
+        raise OptionError(
+            Problem("", "--input-gain is for --profile sinabs", f"the file is read as {name}")
+        )
     options = _with_dt(options, name, neurons.values(), said.notes)
     nodes, of_nodes = read_nodes(flat.nodes, Surroundings(options.dt, said.input_range))
     problems += of_nodes
@@ -105,7 +111,12 @@ def from_nir(
     readings: dict[str, Reading] = {}
     if not undecided:
         context = Context(
-            options, options.dt, said.notes, graph.recurrent, _means_reset(file, options, neurons)
+            options,
+            options.dt,
+            said.notes,
+            graph.recurrent,
+            _means_reset(file, options, neurons),
+            min((item.shortest_time for item in neurons.values()), default=np.inf),
         )
         readings, of_readings = _read_all(name, neurons, context)
         problems += of_readings
@@ -240,27 +251,62 @@ def _assembled(
     every, edges = fire_without_reset(every, edges)
     feedback, cycles = find_feedback(every, edges)
     raise_all(NirFormatError, cycles)
+    network = Network(every, edges, said.steps, frozenset(feedback))
+    larger = _larger(network, readings)
+    if larger:
+        said.notes["twice"] = (
+            f"membranes of {', '.join(larger)} can exceed two thresholds: a layer beside them tells "
+            "whether they are still above one after a reset"
+        )
+        return _assembled(nodes, {**readings, **larger}, graph, said)
     if feedback:
         late = "; ".join(f"{source} -> {target}" for source, target in feedback)
         said.notes["feedback"] = f"{late}, one step later"
-    return Network(every, edges, said.steps, frozenset(feedback))
+    return network
+
+
+def _larger(network: Network, readings: Mapping[str, Reading]) -> dict[str, Reading]:
+    """Return what populations are whose inputs can be too large for their simpler reading."""
+    bounds = ValueBounds(network)
+    return {
+        name: reading.otherwise
+        for name, reading in readings.items()
+        if reading.largest_input is not None
+        and reading.otherwise is not None
+        and (np.maximum(bounds.into(name)[1], 0) > reading.largest_input).any()
+    }
 
 
 def _in_integers(network: Network, notes: dict[str, str]) -> Network:
-    """Return `network` with lava-dl's weight unit, where all its numbers are multiples of it."""
+    """Return `network` with lava-dl's weight unit, where all its numbers are multiples of their units."""
     unit = LAVA_DL_UNIT
     for name, node in network.nodes.items():
-        counted = {
-            "weights": (node.weight, 2 * unit) if isinstance(node, Dense | Conv2d) else None,
-            "biases": (node.bias, unit) if isinstance(node, Dense | Conv2d) else None,
-            "thresholds": (node.threshold, unit) if isinstance(node, LIF) else None,
-        }
-        for what, pair in counted.items():
-            if pair is not None and (pair[0] % pair[1]).any():
-                notes["integers"] = f"none: the {what} of '{name}' are no multiples of {pair[1]}"
+        for what, values, step in _counted(node, unit):
+            if (values % step).any():
+                notes["integers"] = f"none: the {what} of '{name}' are no multiples of {step:g}"
                 return network
     notes["integers"] = "weights, biases and thresholds are kept as multiples of 1/64"
     return replace(network, weight_unit=unit)
+
+
+def _counted(node: Node, unit: float) -> list[tuple[str, Any, float]]:
+    """Return the numbers of a node that lava-dl computes in integers, and their unit."""
+    match node:
+        case Dense() | Conv2d():
+            return [("weights", node.weight, 2 * unit), ("biases", node.bias, unit)]
+        case Scale():
+            return [("factors", node.scale, 1.0)]
+        case Pool2d():
+            return [("factors", np.array(node.scale), 1.0)]
+        case LIF():
+            current = np.zeros(()) if node.current_decay is None else node.current_decay
+            return [
+                ("thresholds", node.threshold, unit),
+                ("reset voltages", node.reset_to, unit),
+                ("leak voltages", node.leak, unit),
+                ("decays", np.stack(np.broadcast_arrays(node.decay, current)), 1 / DECAY_STEPS),
+            ]
+    return []
 
 
 def _port_shapes(flat: FlatGraph) -> tuple[dict[str, Shape], list[Found]]:

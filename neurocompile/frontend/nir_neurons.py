@@ -80,6 +80,12 @@ class NirNeurons:
         """The field of the membrane's time constant; "" where it has none."""
         return next((name for name in ("tau", "tau_mem") if name in self.values), "")
 
+    @property
+    def shortest_time(self) -> float:
+        """The shortest time constant; infinite without any."""
+        times = [self.values[name] for name in TIME_CONSTANTS if name in self.values]
+        return min((float(value.min(initial=np.inf)) for value in times), default=np.inf)
+
     def of_shape(self, shape: Shape) -> NirNeurons:
         """Return the same parameters for neurons of `shape`, to which they broadcast."""
         flat = {

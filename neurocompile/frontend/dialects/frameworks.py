@@ -21,7 +21,8 @@ the conformance page names, and their recordings in the tests.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +36,11 @@ from neurocompile.frontend.dialects.readings import (
     integrating,
     open_gain,
     spiking,
+    subtracting_twice,
 )
 from neurocompile.frontend.nir_neurons import NirNeurons
 from neurocompile.frontend.nir_nodes import MalformedError, UndecidedError, needed_dt
+from neurocompile.ir import LIF
 
 Float = NDArray[np.float64]
 
@@ -45,7 +48,6 @@ DT_TOLERANCE = 1e-6  # of float32 files whose tau is dt
 SAME = 1e-3  # relative: numbers of a file that mean one dt
 USUAL_DT = 1e-4  # seconds: snnTorch writes no other, and the scripts for lava-dl neither
 GRID = 4096  # of lava-dl's decays
-OF_TWO_STEPS = "a membrane that keeps its threshold twice over is not reset as in snnTorch"
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,26 @@ def unit_gain_dt(neurons: Iterable[NirNeurons]) -> float | None:
     return _one(found)
 
 
+def spikingjelly_dt(neurons: Iterable[NirNeurons]) -> float | None:
+    """
+    Return the dt that SpikingJelly wrote into r, for all neurons that have it there.
+
+    An LIFNode that divides its input by tau, the default, has r = 1, which tells nothing.
+    """
+    telling = [
+        item for item in neurons if item.has_current or not item.leaks or not (item["r"] == 1).all()
+    ]
+    return unit_gain_dt(telling)
+
+
 def rockpool_dt(neurons: Iterable[NirNeurons]) -> float | None:
     """Return the dt at which r = y exp(-1/y) with y = tau / dt, for all neurons."""
     found = []
     for item in neurons:
         if item.leaks:
-            found.append(item[item.membrane_time] / _steps_of(item["r"]))
+            time, r = np.broadcast_arrays(item[item.membrane_time], item["r"])
+            known = np.isfinite(time) & np.isfinite(r)
+            found.append(time[known] / _steps_of(r[known]))
     return _one(found)
 
 
@@ -138,10 +154,30 @@ def _leak_voltage(neurons: NirNeurons) -> Float:
     return neurons.values.get("v_leak", np.zeros(neurons.shape))
 
 
-def _decay(neurons: NirNeurons, name: str, dt: float | None) -> Float:
-    """Return 1 - dt / tau, in the precision that the framework computed it in."""
-    decay = 1 - _fraction(neurons, name, dt)
-    return decay.astype(np.float32).astype(np.float64) if neurons.single else decay
+def _decay(neurons: NirNeurons, tau: str, gain: str, dt: float) -> Float:
+    """
+    Return 1 - dt / tau as the framework multiplies with it, in float32.
+
+    Several decays may be rounded to the same `tau` and `gain` = tau / dt of a float32 file ("": it has no
+    such field); the one of them with the shortest binary fraction is what somebody chose, if anybody did.
+    """
+    found = (1 - _fraction(neurons, tau, dt)).astype(np.float32)
+    if not neurons.single:
+        return found.astype(np.float64)
+    written = neurons[tau].astype(np.float32)
+    single_dt = np.float32(dt)
+    left = np.ones(found.shape, bool)
+    result = found.copy()
+    for bits in range(24):
+        short = (np.rint(found.astype(np.float64) * 2**bits) / 2**bits).astype(np.float32)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            again = single_dt / (1 - short)
+            fits = left & (again == written)
+            if gain:
+                fits &= again / single_dt == neurons[gain].astype(np.float32)
+        result = np.where(fits, short, result)
+        left &= ~fits
+    return result.astype(np.float64)
 
 
 def _euler(neurons: NirNeurons, context: Context) -> Dynamics:
@@ -168,10 +204,10 @@ def _of_unit_gain(neurons: NirNeurons, context: Context, framework: str) -> Dyna
     with np.errstate(invalid="ignore"):  # a leak factor of 1 is an infinite time constant
         gains = [neurons["r"] * dt]
         if neurons.leaks:
-            decay = _decay(neurons, neurons.membrane_time, dt)
+            decay = _decay(neurons, neurons.membrane_time, "r", dt)
             gains = [neurons["r"] * dt / neurons[neurons.membrane_time]]
         if neurons.has_current:
-            current_decay = _decay(neurons, "tau_syn", dt)
+            current_decay = _decay(neurons, "tau_syn", "w_in", dt)
             gains.append(neurons["w_in"] * dt / neurons["tau_syn"])
     for gain in gains:
         known = gain[np.isfinite(gain)]
@@ -204,18 +240,21 @@ def _snntorch(neurons: NirNeurons, context: Context) -> Reading:
         return integrating(neurons, dynamics, context, "now")
     # Its exporter writes v_reset 0 whatever the reset is; only Leaky keeps the input of a late reset.
     keeps = not neurons.has_current and neurons.name not in context.recurrent
-    habits = Habits("snnTorch", None, reset_at=None, late_zero="same" if keeps else "rests")
+    late_zero: Literal["same", "rests"] = "same" if keeps else "rests"
+    habits = Habits("snnTorch", None, reset_at=None, late_zero=late_zero, least_threshold=0.0)
     reading = spiking(neurons, dynamics, context, habits)
     if context.options.reset == "subtract" and context.options.reset_at == "spike":
-        context.notes["reset_at"] = f"spike, as asked for; {OF_TWO_STEPS}"
+        return subtracting_twice(reading)
     return reading
 
 
 def _spikingjelly(neurons: NirNeurons, context: Context) -> Reading:
-    if neurons.has_current or not neurons.leaks:
+    weighs = (
+        neurons.kind == "LIF" and (neurons["r"] == 1).all()
+    )  # its input by dt/tau, `decay_input`
+    dynamics = _euler(neurons, context)
+    if not weighs:
         dynamics = _of_unit_gain(neurons, context, "SpikingJelly")
-    else:
-        dynamics = _euler(neurons, context)
     if not neurons.fires:
         return integrating(neurons, dynamics, context, "now")
     start = neurons.values.get("v_reset")
@@ -248,7 +287,18 @@ def _sinabs(neurons: NirNeurons, context: Context) -> Reading:
         max_spikes=None,
         min_membrane=None,
     )
-    return spiking(neurons, dynamics, context, habits)
+    reading = spiking(neurons, dynamics, context, habits)
+    # sinabs cuts the membrane off behind the reset, which leaves nothing below 0.
+    floor = reading.node.floor if isinstance(reading.node, LIF) else None
+    if floor is not None and (floor > 0).any():
+        raise UndecidedError(
+            (
+                "needs a lowest membrane of at most 0 to be a neuron of sinabs",
+                f"it is {floor.max():g}",
+                "use another --min-membrane",
+            )
+        )
+    return reading
 
 
 def _norse(neurons: NirNeurons, context: Context) -> Reading:
@@ -269,9 +319,14 @@ def _norse(neurons: NirNeurons, context: Context) -> Reading:
 
 
 def _norse_fraction(neurons: NirNeurons, name: str, dt: float, context: Context) -> Float:
-    """Return dt / tau; Norse 1.1 writes dt times the true tau, which is shorter than any step."""
+    """
+    Return dt / tau; Norse 1.1 writes dt times the true tau, older versions the true one.
+
+    One version wrote the whole file, and no true tau is shorter than a step: a single one that is decides
+    for all.
+    """
     written = neurons[name]
-    if (written >= dt * (1 - DT_TOLERANCE)).all():
+    if context.shortest_time >= dt * (1 - DT_TOLERANCE):
         context.notes["tau"] = f"{name} as written: it is longer than a step"
         return np.minimum(dt / written, 1)
     context.notes["tau"] = f"{name} is dt times the true one, as Norse 1.1 writes it"
@@ -326,7 +381,7 @@ def _spyx(neurons: NirNeurons, context: Context) -> Reading:
     ones = np.ones(neurons.shape)
     decay, current_decay = ones, None
     if neurons.leaks:
-        decay = _decay(neurons, neurons.membrane_time, dt)
+        decay = _decay(neurons, neurons.membrane_time, "", dt)
         expected = decay if neurons.fires else ones
         if (np.abs(neurons["r"] - expected) > SAME).any():
             raise MalformedError(
@@ -337,7 +392,7 @@ def _spyx(neurons: NirNeurons, context: Context) -> Reading:
                 )
             )
     if neurons.has_current:
-        current_decay = _decay(neurons, "tau_syn", dt)
+        current_decay = _decay(neurons, "tau_syn", "", dt)
     dynamics = Dynamics(decay, ones, 0 * ones, current_decay)
     if not neurons.fires:
         return integrating(neurons, dynamics, context, "now")
@@ -345,7 +400,7 @@ def _spyx(neurons: NirNeurons, context: Context) -> Reading:
     at = "spike" if neurons.has_current else "next"
     habits = Habits("Spyx", "subtract", reset_at=at, least_threshold=0.0)
     reading = spiking(neurons, dynamics, context, habits)
-    return Reading(reading.node, reading.before, 1, reading.nodes, reading.edges)
+    return replace(reading, after=1)
 
 
 def _lava_dl(neurons: NirNeurons, context: Context) -> Reading:
@@ -382,7 +437,7 @@ DIALECTS: Mapping[str, Dialect] = {
     "literal": Dialect(_no_dt, _literal),
     "ours": Dialect(_no_dt, _literal),
     "snntorch": Dialect(_usual_dt, _snntorch),
-    "spikingjelly": Dialect(unit_gain_dt, _spikingjelly),
+    "spikingjelly": Dialect(spikingjelly_dt, _spikingjelly),
     "sinabs": Dialect(lambda _neurons: 1.0, _sinabs),
     "norse": Dialect(_no_dt, _norse),
     "rockpool": Dialect(rockpool_dt, _rockpool),
@@ -403,7 +458,10 @@ def candidates(neurons: Iterable[NirNeurons]) -> list[str]:
     if (dt := unit_gain_dt(items)) is not None and _is_short(dt):
         usual = abs(dt - USUAL_DT) <= SAME * USUAL_DT
         found += [f"{name} with dt {dt:g}" for name in ("snntorch", "lava-dl") if usual]
+    if (dt := spikingjelly_dt(items)) is not None and _is_short(dt):
         found.append(f"spikingjelly with dt {dt:g}")
+    elif leaky and all((item["r"] == 1).all() for item in leaky):
+        found.append("spikingjelly")  # dividing its input by tau: r tells no dt
     if all((item["r"] == 1).all() for item in items):
         found += [] if any(item.has_current for item in items) else ["sinabs"]
         found.append("norse")

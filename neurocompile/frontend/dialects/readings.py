@@ -8,11 +8,14 @@ Where neither does, the reading is undecided. What one node cannot do, others ar
     an input, or the spikes, one step late      a `Delay` before, or behind the neurons
     a reset in the next step, by subtraction    `subtracts` = threshold / decay, as the decay comes between
     the same without a memory (decay 0)         minus the threshold, fed back with the spikes
+
+What is fed back like that reaches a synaptic current as a pulse into the membrane: in the next step,
+current_decay times as much is taken out of the current again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 from neurocompile.frontend.import_options import ANY, NONE, THRESHOLD, ImportOptions, flag
 from neurocompile.frontend.nir_neurons import MAY_BE_INFINITE, NirNeurons
 from neurocompile.frontend.nir_nodes import MalformedError, Reason, UndecidedError, not_finite
-from neurocompile.ir import LIF, Edge, Integrator, Node, Scale
+from neurocompile.ir import LIF, Delay, Edge, Integrator, Node, Scale
 
 Float = NDArray[np.float64]
 Notes = dict[str, str]
@@ -68,6 +71,7 @@ class Context:
     notes: Notes
     recurrent: frozenset[str] = frozenset()  # neurons that feed themselves through one linear node
     new_enough: bool = False  # the file's reset voltages were written by whoever wrote the file
+    shortest_time: float = np.inf  # of all time constants in the file
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ class Reading:
     A population, and what has to be around it.
 
     Its input passes a delay of `before` steps, its spikes one of `after`. `nodes` are further ones by
-    the suffix to its name, `edges` join suffixes, "" being the population.
+    the suffix to its name, `edges` join suffixes, "" being the population; what feeds the population also
+    feeds its `twins`. Where inputs can be above `largest_input`, the population is `otherwise`.
     """
 
     node: LIF | Integrator
@@ -84,6 +89,9 @@ class Reading:
     after: int = 0
     nodes: Mapping[str, Node] = field(default_factory=dict)
     edges: tuple[Edge, ...] = ()
+    twins: tuple[str, ...] = ()
+    largest_input: Float | None = None
+    otherwise: Reading | None = None
 
 
 def check_finite(neurons: NirNeurons) -> None:
@@ -188,20 +196,62 @@ def _subtracting_late(reading: Reading) -> Reading:
     reading = replace(reading, node=replace(node, subtracts=own))
     if not forgets.any():
         return reading
-    if node.current_decay is not None:
-        raise UndecidedError(
-            (
-                "needs a membrane that keeps something, to subtract in the step after the spike",
-                "its leak factor is 0, and a synaptic current is before it",
-                "use --reset-at spike",
-            )
-        )
-    amount = np.where(forgets, -node.threshold, 0.0) / node.gain
-    return replace(
-        reading,
-        nodes={".reset": Scale(amount)},
-        edges=(("", ".reset"), (".reset", "")),
-    )
+    return _with_pulses(reading, "", "", ".reset", [np.where(forgets, -node.threshold, 0.0)])
+
+
+def subtracting_twice(reading: Reading) -> Reading:
+    """
+    Return snnTorch's neurons that subtract their threshold at the spike (`reset_delay=False`).
+
+    Before a step, snnTorch takes the threshold off membranes above it, and gives it back behind the
+    comparison: neurons above their threshold even after a reset need twice of it to fire again. With m
+    the membrane after a step:
+
+        r[t] = 1 if m[t-1] > threshold          u[t] = decay m[t-1] + I[t] - threshold r[t]
+        s[t] = 1 if u[t] > threshold            m[t] = u[t] + threshold r[t] - threshold s[t]
+
+    Without inputs that lift a membrane above two thresholds r stays 0, and this is the plain reset.
+    Otherwise a twin that is never reset, and from whose membrane s subtracts, has the membrane m and
+    fires r.
+    """
+    node = reading.node
+    assert isinstance(node, LIF)
+    alpha = _current_decay(node)
+    room = (2 - node.decay) * node.threshold * (1 - alpha) / node.gain
+    twin = replace(node, subtracts=np.zeros(node.shape))
+    held = replace(reading, nodes={".held": twin}, twins=(".held",))
+    held = _with_pulses(held, "", ".held", ".taken", [-node.threshold])
+    again = [-node.threshold, node.decay * node.threshold]
+    held = _with_pulses(held, ".held", "", ".again", again)
+    return replace(reading, largest_input=room, otherwise=held)
+
+
+def _current_decay(node: LIF) -> Float:
+    return np.zeros(node.shape) if node.current_decay is None else node.current_decay
+
+
+def _with_pulses(
+    reading: Reading, source: str, target: str, name: str, amounts: Sequence[Float]
+) -> Reading:
+    """Return `reading` with spikes of `source` adding amounts[n] to the membrane of `target` n steps on."""
+    node = reading.node
+    assert isinstance(node, LIF)
+    kernel: list[Float] = [*amounts, np.zeros(node.shape)]
+    for step, amount in enumerate(amounts):
+        kernel[step + 1] = kernel[step + 1] - _current_decay(node) * amount
+    nodes, edges = dict(reading.nodes), list(reading.edges)
+    for steps, amount in enumerate(kernel):
+        if not amount.any():
+            continue
+        last = f"{name}{steps or ''}"
+        nodes[last] = Scale(amount / node.gain)
+        edges.append((source, last))
+        if steps:
+            nodes[f"{last}.late"] = Delay(np.array(steps))
+            edges.append((last, f"{last}.late"))
+            last = f"{last}.late"
+        edges.append((last, target))
+    return replace(reading, nodes=nodes, edges=tuple(edges))
 
 
 # In the order of the questions: whether the time of a reset matters depends on the reset.

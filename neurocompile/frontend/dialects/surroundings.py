@@ -83,16 +83,18 @@ def splice(
     entry = {name: name for name in every}
     leaving = {name: name for name in every}
     added: list[Edge] = []
+    twins: dict[str, list[str]] = {}
     for name, reading in readings.items():
         own = {"": name}
         for suffix, node in reading.nodes.items():
             own[suffix] = free_name(every, name + suffix)
             every[own[suffix]] = node
         added += [(own[source], own[target]) for source, target in reading.edges]
+        twins[name] = [own[suffix] for suffix in reading.twins]
         if reading.before:
             entry[name] = free_name(every, f"{name}.before")
             every[entry[name]] = Delay(np.array(reading.before))
-            added.append((entry[name], name))
+            added += [(entry[name], end) for end in (name, *twins[name])]
         if reading.after:
             leaving[name] = free_name(every, f"{name}.after")
             every[leaving[name]] = Delay(np.array(reading.after))
@@ -101,9 +103,14 @@ def splice(
         # A loop is a step late already.
         (
             source if (source, target) in graph.loops else leaving.get(source, source),
-            entry.get(target, target),
+            end,
         )
         for source, target in graph.edges
+        for end in (
+            [entry[target]]
+            if entry.get(target, target) != target
+            else [target, *twins.get(target, [])]
+        )
     ]
     return every, (*joined, *added)
 
