@@ -5,7 +5,9 @@ BIN := .venv/bin
 READY := .venv/ready
 RUN := runs/demo
 
-.PHONY: help demo test lint format wheel fuzz fuzz-again proof bench clean
+FRAMEWORKS := torch synsense spyx
+
+.PHONY: help demo test lint format wheel fuzz fuzz-again proof conformance conformance-docs bench clean
 
 help: ## Show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -38,18 +40,30 @@ fuzz: $(READY) ## Ten times the random networks of the tests, from a new seed th
 	echo "seed $$seed (again: make fuzz-again SEED=$$seed)"; \
 	NEUROCOMPILE_FUZZ=10 $(BIN)/pytest tests/fuzz --hypothesis-seed=$$seed
 
-proof: $(READY) ## The papers' deep networks with all their channels on Lava, at reduced resolution
-	NEUROCOMPILE_PROOF_WIDTH=1 $(BIN)/pytest tests/proof/test_deep_networks.py --durations=0
+proof: $(READY) ## The deep networks of the papers with all channels on Lava, event CNNs on all recordings
+	NEUROCOMPILE_PROOF_WIDTH=1 $(BIN)/pytest tests/proof/test_deep_networks.py tests/proof/test_event_cnns.py --durations=0
 
 fuzz-again: $(READY) ## The same random networks again: SEED=... as printed
 	NEUROCOMPILE_FUZZ=10 $(BIN)/pytest tests/fuzz --hypothesis-seed=$(SEED)
+
+conformance: $(READY) $(FRAMEWORKS:%=.conformance/%/ready) ## Run the other frameworks again, beside their recordings and beside us
+	$(BIN)/python tests/conformance/rerun.py .conformance $(if $(SEED),--seed $(SEED))
+
+conformance-docs: $(READY) ## Write docs/conformance.md from recordings and compiled networks
+	$(BIN)/python tests/conformance/matrix.py
+
+# The frameworks disagree about nir and numpy, and none is needed to use or to test neurocompile.
+.conformance/%/ready: tests/conformance/record/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-deps --requirement $<
+	@touch $@
 
 bench: $(READY) ## Measure, side by side; writes benchmarks/results
 	$(BIN)/python benchmarks/first_path.py
 	$(BIN)/python benchmarks/compile_deep.py
 
 clean: ## Remove what was built; runs stay
-	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .conformance dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # lava-nc declares Python 3.10 only; on newer ones it is installed besides and loaded through our shim.
 $(READY): pyproject.toml constraints.txt

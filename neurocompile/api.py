@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from neurocompile import target as targets
 from neurocompile.atomic import check_writable
-from neurocompile.checking import Check, check_source
+from neurocompile.checks.check_source import Check, check_source
 from neurocompile.data import (
     InputRange,
     Samples,

@@ -18,7 +18,7 @@ from rich.table import Table
 from neurocompile import __version__, api
 from neurocompile import target as targets
 from neurocompile.atomic import check_writable, write_text
-from neurocompile.check_tables import print_check
+from neurocompile.checks.tables import print_check
 from neurocompile.counted import remarks
 from neurocompile.data import InputRange
 from neurocompile.describe import describe

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import neurocompile
-from neurocompile.checking import Check, check_network
+from neurocompile.checks.check_source import Check, check_network
 from neurocompile.cli import commands, main
 from neurocompile.data import InputRange
 from neurocompile.errors import NeurocompileError, OptionError

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from neurocompile.checking import check_network
+from neurocompile.checks.check_source import check_network
 from neurocompile.errors import NeurocompileError, NirFormatError
 from neurocompile.ir import LIF, Delay, Dense, Network, Node
 from neurocompile.pipeline import CompileOptions, compile_network

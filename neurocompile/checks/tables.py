@@ -8,8 +8,8 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
-from neurocompile.checking import Check, Found, LayerCheck
-from neurocompile.needs import Decay, Need
+from neurocompile.checks.check_source import Check, Found, LayerCheck
+from neurocompile.checks.needs import Decay, Need
 from neurocompile.resources import LayerResources
 
 COLUMNS = 100  # where the output is no terminal

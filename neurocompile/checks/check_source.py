@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from neurocompile.checks.mend import Mender, options_in
+from neurocompile.checks.needs import LayerNeeds, needs_of
 from neurocompile.data import InputRange
 from neurocompile.errors import (
     EquivalenceError,
@@ -29,8 +31,6 @@ from neurocompile.frontend.import_options import ImportOptions
 from neurocompile.frontend.read_nir import NirFile, read_nir
 from neurocompile.integer import Bound, IntegerNeurons, Shape
 from neurocompile.ir import Linear, Network
-from neurocompile.mend import Mender, options_in
-from neurocompile.needs import LayerNeeds, needs_of
 from neurocompile.passes.prove_ranges import bound_of
 from neurocompile.passes.quantise import quantise
 from neurocompile.pipeline import (
