@@ -1,13 +1,14 @@
 # `make demo` and `make test` set up .venv by themselves, from PYTHON and a package index.
 
 PYTHON ?= python3
+PYTHON310 ?= python3.10
 BIN := .venv/bin
 READY := .venv/ready
 RUN := runs/demo
 
 FRAMEWORKS := torch synsense spyx
 
-.PHONY: help demo test lint format wheel fuzz fuzz-again proof conformance conformance-docs bench clean
+.PHONY: help demo test lint format wheel fuzz fuzz-again proof conformance conformance-docs netx bench clean
 
 help: ## Show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -51,6 +52,14 @@ conformance: $(READY) $(FRAMEWORKS:%=.conformance/%/ready) ## Run the other fram
 
 conformance-docs: $(READY) ## Write docs/conformance.md from recordings and compiled networks
 	$(BIN)/python tests/conformance/matrix.py
+
+netx: $(READY) .conformance/netx/ready ## Load our .net files with lava-dl's netx and compare the spikes; needs a Python 3.10
+	$(BIN)/python tests/netx_real/compare.py .conformance/netx/bin/python
+
+.conformance/netx/ready: tests/netx_real/requirements.txt
+	$(PYTHON310) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-deps --requirement $<
+	@touch $@
 
 # The frameworks disagree about nir and numpy, and none is needed to use or to test neurocompile.
 .conformance/%/ready: tests/conformance/record/%.txt

@@ -68,6 +68,10 @@ OPTIONS: Mapping[str, Option] = {
         ("split", "arrays"),
         "split layers of different neurons into processes of equal ones, or keep arrays (simulator only)",
     ),
+    "netx": Option(
+        ("no", "yes"),
+        "also write the network as network.net, for lava-dl's netx; refused where it is no chain of layers",
+    ),
 }
 
 
@@ -98,6 +102,10 @@ class Loihi2Target:
                     "use shorter delays, or -O balance=delay",
                 )
             )
+        if program.options["netx"] == "yes":
+            from neurocompile_loihi2.netx import problems_of_netx
+
+            problems += problems_of_netx(program)
         return problems
 
     def resources(self, program: Program) -> Resources:
@@ -107,17 +115,21 @@ class Loihi2Target:
         return resources(program)
 
     def lower(self, program: Program) -> Lowered:
-        """Return `loihi2.json` and `loihi2.npz`, and what was decided."""
+        """Return `loihi2.json` and `loihi2.npz`, perhaps `network.net`, and what was decided."""
         from neurocompile.tensors import npz_bytes
 
         lowering = lower(program)
-        return Lowered(
-            {
-                LAYOUT: (json.dumps(lowering.layout, indent=2) + "\n").encode(),
-                ARRAYS: npz_bytes(lowering.arrays),
-            },
-            lowering.notes,
-        )
+        files = {
+            LAYOUT: (json.dumps(lowering.layout, indent=2) + "\n").encode(),
+            ARRAYS: npz_bytes(lowering.arrays),
+        }
+        notes = lowering.notes
+        if program.options["netx"] == "yes":
+            from neurocompile_loihi2.netx import NETX, netx_bytes, notes_of_netx
+
+            files[NETX] = netx_bytes(program)
+            notes += notes_of_netx(program)
+        return Lowered(files, notes)
 
     def availability(self) -> Availability:
         """Return which interpreter runs Lava, or what is missing."""
