@@ -580,7 +580,9 @@ def _print_program(program: Program) -> None:
     for note in program.facts["notes"]:
         click.echo(note)
     click.echo(_validation(program.facts["validation"]))
-    click.echo(f"range proof: no integer can leave its range within {program.steps} steps")
+    saturating = any(neurons.saturates for neurons in program.network.neurons)
+    proven = "no input sum can leave its range" if saturating else "no integer can leave its range"
+    click.echo(f"range proof: {proven} within {program.steps} steps")
 
 
 def _validation(facts: Mapping[str, Any]) -> str:

@@ -152,6 +152,12 @@ def quantise(
         return by_host.run(network, inputs, "host", "asked for")
     if first_layer == "graded":
         return on_chip.run(network, inputs, "graded", "asked for")
+    if network.weight_unit is not None:
+        try:
+            return on_chip.run(network, inputs, "graded", "its integers stay those of the source")
+        except RangeError:
+            reason = "inputs off a grid would scale the source's integers on the chip"
+            return by_host.run(network, inputs, "host", reason)
     reason = f"the range proof holds with all {weight_bits} bits of its weights"
     graded = on_chip.run(network, inputs, "graded", reason)
     fed = [group.target for group in network.synapses if group.source in analogue]
@@ -390,6 +396,7 @@ class _Quantiser:
             and population.reset == "zero"
             and population.floor is None
             and not population.refractory
+            and self.weight_unit is None  # leave integers of the source as exact as they are
             and bool((threshold > 0).all())
         )
         firing["inclusive"] = at_threshold and not lowered

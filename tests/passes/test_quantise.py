@@ -392,3 +392,28 @@ def test_a_source_of_integers_that_has_other_numbers_is_refused(chain: Chain, li
     text = str(raised.value)
     for what in ("weights of 'fc'", "thresholds", "biases", "leaks"):
         assert f"layer 'lif' needs {what} that are integers, as its source computes in them" in text
+
+
+def test_inputs_off_a_grid_leave_integers_of_the_source_to_the_host(
+    chain: Chain, lif: MakeLif
+) -> None:
+    neuron = replace(lif((1,)), threshold=np.full(1, 80.0))
+    analogue = replace(
+        chain((1,), {"fc": dense([[6]]), "lif": neuron}, input_range=InputRange(0, 1, 0)),
+        weight_unit=1.0,
+    )
+
+    quantised = quantise(assemble(analogue), LIMITS, steps=4)
+
+    assert quantised.first_layer == "host"
+    assert neurons_of(quantised.network, "lif").threshold == 80
+
+
+def test_integers_of_the_source_compare_exactly(chain: Chain, lif: MakeLif) -> None:
+    """One less would do where membranes are whole weight units; leaks leave fractions."""
+    neuron = replace(lif((1,), comparison=">="), threshold=np.full(1, 80.0))
+    network = replace(chain((1,), {"fc": dense([[6]]), "lif": neuron}), weight_unit=1.0)
+
+    neurons = neurons_of(quantise(assemble(network), LIMITS, steps=4).network, "lif")
+
+    assert (int(neurons.threshold), neurons.inclusive) == (80, True)
