@@ -20,6 +20,8 @@ from neurocompile.pipeline import CompileOptions, compile_network
 from neurocompile.program import Program, load
 from neurocompile.target import find, installed, resolve_options
 
+SELECTIVE = ("netx",)  # options that take some networks only
+
 TARGETS = [
     pytest.param(name, marks=pytest.mark.lava if name == "loihi2" else []) for name in installed()
 ]
@@ -156,6 +158,7 @@ def test_random_networks_fire_the_spikes_of_fixedpoint(
     options = {
         option: data.draw(st.sampled_from(choice.choices), label=option)
         for option, choice in target.options.items()
+        if option not in SELECTIVE
     }
     bits = data.draw(st.integers(2, 8), label="bits")
 

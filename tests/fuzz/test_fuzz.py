@@ -67,7 +67,9 @@ def options_of(data: Any, name: str, network: Network) -> CompileOptions:
         sums=choose("sums", "auto", "graded", "duplicate"),
         validate=True,
         target_options={
-            option: choose(option, *choice.choices) for option, choice in find(name).options.items()
+            option: choose(option, *choice.choices)
+            for option, choice in find(name).options.items()
+            if option != "netx"  # takes chains of plain neurons only
         },
     )
 
