@@ -149,7 +149,8 @@ def bound_of(
             over = np.maximum(step_up - neurons.most * neurons.subtracts, 0)
             left = neurons.most * np.maximum(threshold - neurons.subtracts, 0)
             after = after + left + over * growth
-        membrane = max(membrane, (leak * after + step_up + np.maximum(start, 0)).max(initial=0))
+        highest = np.maximum(leak * after + step_up + np.maximum(start, 0), neurons.floor)
+        membrane = max(membrane, highest.max(initial=0))
     if neurons.saturates:
         membrane = min(membrane, membrane_limit)
     return Bound(
@@ -199,6 +200,7 @@ def most_spikes(
     step_up = high * memory * STATE_UNITS + np.maximum(neurons.bias, 0)
     start = np.maximum(neurons.start, 0)
     reach = (1 - neurons.dv / unit) * (threshold + start) + step_up + start
+    reach = np.maximum(reach, neurons.floor)
     return max(1, int((reach // np.maximum(threshold, 1)).max(initial=1)))
 
 
