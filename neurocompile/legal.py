@@ -133,6 +133,8 @@ def _problems_of_synapses(network: IntegerNetwork, group: IntegerSynapses) -> It
             yield Problem(
                 group.name, f"needs weights of shape {needed}", f"they have {group.weight.shape}"
             )
+        if group.source_view or group.target_view:
+            yield Problem(group.name, "must see no images, as it is no convolution")
     else:
         views = network.views(group)
         for shape, view in ((source, views[0]), (target, views[1])):

@@ -60,6 +60,7 @@ TENSORS = "tensors.npz"
 GRAPH = "graph.nir"
 REFERENCE = "reference.npz"
 
+LARGEST_LIMIT = (1 << 31, 32)  # of values, and of widths in bits
 GRID_TOLERANCE = 1e-4  # of one payload; float32 inputs on a grid of 1/255 are off by 1e-5 at most
 
 
@@ -377,6 +378,13 @@ def _from_manifest(manifest: dict[str, Any], files: Mapping[str, bytes]) -> Prog
 def _prove_again(program: Program) -> None:
     """Refuse a program whose timing or range proof is not that of its integers."""
     limits = Limits(**program.facts["limits"])
+    wrong = [
+        name
+        for name, value in program.facts["limits"].items()
+        if not isinstance(value, int) or not 0 < value <= LARGEST_LIMIT[name.endswith("_bits")]
+    ]
+    if wrong:
+        raise ProgramFormatError(f"the manifest's limits are none: {', '.join(wrong)}")
     if program.steps < 1 or (program.native_steps or 1) < 1:
         raise ProgramFormatError("the manifest's steps must be positive")
     if prove_ranges(program.network, limits, steps=program.steps) != program.bounds:

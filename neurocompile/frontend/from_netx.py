@@ -42,6 +42,7 @@ from neurocompile.errors import NetxFormatError, OptionError, Problem, Unsupport
 from neurocompile.frontend.from_nir import MOST_STEPS, Imported
 from neurocompile.frontend.netx_layers import (
     check_size,
+    check_windows,
     declared_shape,
     read_bias,
     read_channel_delays,
@@ -296,7 +297,14 @@ class _Chain:
             self.edges += [(fired, name), (name, fired)]
             self.feedback.add((fired, name))
             self.tell("feedback", f"{fired} -> {name}, one step later")
+            if early.any() or late.any():
+                self.tell("netx", f"delays the feedback of layer {layer.name} as well")
         self._delay(layer, late)
+        if late.any() and bias.any():
+            told = (
+                f"delays what reaches layer {layer.name}, not its spikes, which its bias drives too"
+            )
+            self.tell("netx", told)
 
     def _check_vector(self, layer: LayerFields, inputs: int) -> None:
         if self.shape is None:
@@ -344,6 +352,8 @@ class _Chain:
         if len(kernels) % groups:
             layer.damaged(f"needs output channels in {groups} groups", f"there are {len(kernels)}")
         bias = read_bias(layer, len(kernels))
+        if self.shape is not None and not check_windows(layer, self.shape, kernels, windows[1]):
+            return
         self._slide(
             layer,
             "conv",
@@ -363,9 +373,10 @@ class _Chain:
             )
             return
         channels = self.shape[0] if self.shape else 1
-        each = Conv2d(
-            frozen_array(kernels.repeat(channels, 0)), np.zeros(channels), *windows, channels
-        )
+        shared = np.broadcast_to(kernels, (channels, *kernels.shape[1:]))
+        if self.shape is not None and not check_windows(layer, self.shape, shared, windows[1]):
+            return
+        each = Conv2d(frozen_array(shared), np.zeros(channels), *windows, channels)
         self._slide(layer, "pool", each, np.zeros(channels, np.int64))
 
     def _slide(self, layer: LayerFields, kind: str, conv: Conv2d, bias: Integers | None) -> None:

@@ -18,6 +18,7 @@ from neurocompile.integer import Shape
 LEAST_WEIGHT, MOST_WEIGHT = -256, 254
 MOST_EXCITATORY = 255
 LARGEST_POPULATION = 1 << 22  # neurons in a layer, four chips full of them
+LARGEST_UNROLLED = 1 << 27  # weights, once they are written out for each delay or channel
 COMPLEX = "those of resonate-and-fire neurons"
 
 
@@ -111,6 +112,30 @@ def _check_weights(layer: LayerFields, key: str, weight: Integers) -> None:
         )
 
 
+def check_windows(
+    layer: LayerFields, shape: Shape, kernels: Integers, padding: tuple[int, int]
+) -> bool:
+    """Return whether the padded images and the kernels of a layer that gets `shape` fit in memory."""
+    if len(shape) != 3:
+        return True  # which is refused for itself
+    padded = shape[0] * math.prod(
+        extent + 2 * margin for extent, margin in zip(shape[1:], padding, strict=True)
+    )
+    if padded > LARGEST_POPULATION:
+        layer.unsupported(
+            f"needs images of at most {LARGEST_POPULATION} values with their padding",
+            f"those of {shape} have {padded}",
+        )
+        return False
+    if kernels.size > LARGEST_UNROLLED:
+        layer.unsupported(
+            f"needs kernels of at most {LARGEST_UNROLLED} weights",
+            f"they have {kernels.size} for all channels",
+        )
+        return False
+    return True
+
+
 def read_bias(layer: LayerFields, channels: int) -> Integers | None:
     """Return one bias for each output channel, zeros if the layer has none."""
     if "bias" not in layer:
@@ -156,6 +181,15 @@ def read_delays(layer: LayerFields, outputs: int, inputs: int) -> tuple[Integers
             f"they have the shape {delay.shape}",
         )
         return none, none
+    if delay.ndim == 2:
+        different = len(np.unique(delay))
+        if different * delay.size > LARGEST_UNROLLED:  # each delay has weights of its own
+            layer.unsupported(
+                f"needs at most {LARGEST_UNROLLED // delay.size} different delays of its"
+                f" {delay.size} synapses",
+                f"there are {different}",
+            )
+            return none, none
     return delay, none
 
 
