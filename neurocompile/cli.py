@@ -228,7 +228,7 @@ def _export_options(command: Callable[..., Any]) -> Callable[..., Any]:
         """
 neurocompile export runs/digits --target loihi2 -o runs/digits-loihi2
 neurocompile export runs/digits --target loihi2 --weight-bits 4 -O convolution=conv -o small
-neurocompile export theirs.nir --target fixedpoint --dt 1e-4 --reset zero -o theirs
+neurocompile export theirs.nir --target fixedpoint --profile snntorch --reset zero -o theirs
 neurocompile export theirs.net --target loihi2 -o theirs
 """
     )
@@ -265,7 +265,7 @@ def export(
     epilog=_example(
         """
 neurocompile check runs/digits --target loihi2
-neurocompile check theirs.nir --target loihi2 --dt 1e-4 --json check.json
+neurocompile check theirs.nir --target loihi2 --profile norse --dt 1e-3 --json check.json
 """
     )
 )

@@ -33,6 +33,9 @@ from numpy.typing import ArrayLike, NDArray
 from neurocompile.data import InputRange
 from neurocompile.errors import NirFormatError, Problem, raise_all
 from neurocompile.integer import Comparison, Reset, Shape, conv_output, image_shape
+from neurocompile.legal import LONGEST_DELAY
+
+MOST_VALUES = 1 << 26  # of one node: more is damage, or an attack on the memory
 
 Float = NDArray[np.float64]
 
@@ -334,8 +337,14 @@ def _problems_of_firing(name: str, node: LIF) -> Iterable[Problem]:
             yield Problem(name, "needs a reset to 0 to fire several times a step", "it is another")
         if node.most_spikes is not None and node.most_spikes < 1:
             yield Problem(name, "needs at least 1 spike a step", f"it has {node.most_spikes}")
-    if node.refractory < 0:
-        yield Problem(name, "needs refractory steps from 0 on", f"there are {node.refractory}")
+    if not 0 <= node.refractory <= LONGEST_DELAY:
+        yield Problem(
+            name,
+            f"needs refractory steps from 0 to {LONGEST_DELAY}",
+            f"there are {node.refractory}",
+        )
+    if node.refractory and node.reset == "subtract" and node.reset_to.any():
+        yield Problem(name, "needs to rest at 0, as it subtracts", "its reset voltage is another")
     if node.floor is not None and (node.floor > node.threshold).any():
         yield Problem(name, "needs a lowest membrane below its threshold", "it is above")
 
@@ -473,5 +482,10 @@ class Network:
                 shapes[name] = output_shape(node, incoming.pop() if incoming else ())
             except ValueError as error:
                 problems.append(Problem(name, str(error)))
+                continue
+            if math.prod(shapes[name]) > MOST_VALUES:
+                problems.append(
+                    Problem(name, f"needs at most {MOST_VALUES} values", f"it has {shapes[name]}")
+                )
         raise_all(NirFormatError, problems)
         return shapes

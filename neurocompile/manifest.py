@@ -248,10 +248,16 @@ def _population(entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -
         shows=_one_of(entry["shows"], ("spikes", "input", "membrane")),
         reset=_one_of(entry["reset"], ("zero", "subtract")),
         inclusive=bool(_one_of(entry["inclusive"], (False, True))),
-        most=int(entry["most"]),
-        refractory=int(entry["refractory"]),
+        most=_whole(entry["most"]),
+        refractory=_whole(entry["refractory"]),
         saturates=bool(_one_of(entry["saturates"], (False, True))),
     )
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"{value!r} is no integer")
+    return value
 
 
 def _one_of(value: Any, known: tuple[Any, ...]) -> Any:

@@ -28,6 +28,7 @@ from neurocompile.errors import (
     raise_all,
 )
 from neurocompile.integer import (
+    READOUT_THRESHOLD,
     Bound,
     Integer,
     IntegerInput,
@@ -60,7 +61,12 @@ TENSORS = "tensors.npz"
 GRAPH = "graph.nir"
 REFERENCE = "reference.npz"
 
-LARGEST_LIMIT = (1 << 31, 32)  # of values, and of widths in bits
+LARGEST_LIMIT = {  # what the engine computes with, whatever a manifest says
+    "current_maximum": READOUT_THRESHOLD,
+    "threshold_maximum": READOUT_THRESHOLD,
+    "state_maximum": (1 << 23) - 1,
+}
+WIDEST = 32  # bits, steps and shifts
 GRID_TOLERANCE = 1e-4  # of one payload; float32 inputs on a grid of 1/255 are off by 1e-5 at most
 
 
@@ -381,7 +387,7 @@ def _prove_again(program: Program) -> None:
     wrong = [
         name
         for name, value in program.facts["limits"].items()
-        if not isinstance(value, int) or not 0 < value <= LARGEST_LIMIT[name.endswith("_bits")]
+        if not isinstance(value, int) or not 0 < value <= LARGEST_LIMIT.get(name, WIDEST)
     ]
     if wrong:
         raise ProgramFormatError(f"the manifest's limits are none: {', '.join(wrong)}")

@@ -79,7 +79,7 @@ def test_a_current_goes_on_while_neurons_rest() -> None:
     [
         ({"most_spikes": 0}, "needs at least 1 spike a step"),
         ({"most_spikes": None, "reset_to": np.full(1, 0.5)}, "needs a reset to 0 to fire several"),
-        ({"refractory": -1}, "needs refractory steps from 0 on"),
+        ({"refractory": -1}, "needs refractory steps from 0 to 65536"),
         ({"floor": np.full(1, 2.0)}, "needs a lowest membrane below its threshold"),
     ],
 )

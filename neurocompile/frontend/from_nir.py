@@ -2,9 +2,8 @@
 Understand a NIR graph: which discrete-time network is it?
 
 NIR's neurons are differential equations and its files name no time step, and no framework runs them
-quite as written. A profile names the framework whose recurrence a file means (`dialects`); without one,
-files of ours say it themselves, and those that need nothing but forward Euler with a dt that is given are
-read literally. Whatever a file leaves open (profile, dt, the reset, which edges of a cycle are late) is
+quite as written. A profile names the framework whose recurrence a file means (`dialects`); without one, files
+of ours say it themselves, and all others are refused. Whatever a file leaves open (profile, dt, the reset, which edges of a cycle are late) is
 taken from the options, decided by a rule or refused; what was taken from where is kept in
 `Imported.inferred`.
 """
@@ -20,7 +19,7 @@ import numpy as np
 
 from neurocompile.data import InputRange
 from neurocompile.errors import NirFormatError, OptionError, Problem, UnsupportedError, raise_all
-from neurocompile.frontend.dialects.frameworks import DIALECTS, SAME, candidates, unit_gain_dt
+from neurocompile.frontend.dialects.frameworks import DIALECTS, candidates
 from neurocompile.frontend.dialects.readings import Context, Reading
 from neurocompile.frontend.dialects.surroundings import Graph, fire_without_reset, splice, untangle
 from neurocompile.frontend.exact_nir import exact_network
@@ -117,6 +116,7 @@ def from_nir(
             graph.recurrent,
             _means_reset(file, options, neurons),
             min((item.shortest_time for item in neurons.values()), default=np.inf),
+            _version(file.version) < (1,),
         )
         readings, of_readings = _read_all(name, neurons, context)
         problems += of_readings
@@ -166,10 +166,8 @@ def _profile(
     if ours:
         notes["profile"] = "ours, from the file's metadata"
         return "ours", []
-    if not items or (options.dt is not None and _is_plain_euler(items, options.dt)):
-        notes["profile"] = "literal, forward Euler: dt is given, and no input gain is other than 1"
-        if not items:
-            notes["profile"] = "literal, as there are no neurons with a membrane"
+    if not items:
+        notes["profile"] = "literal, as there are no neurons with a membrane"
         return "literal", []
     problem = Problem(
         "",
@@ -178,17 +176,6 @@ def _profile(
         f"choose with --profile; the numbers fit {', '.join(candidates(items))}",
     )
     return "literal", [(UnsupportedError, problem)]
-
-
-def _is_plain_euler(items: list[NirNeurons], dt: float) -> bool:
-    """Return whether all input gains of forward Euler with `dt` are 1, as most frameworks write them."""
-    found = unit_gain_dt(items)
-    currents = [item["w_in"] * dt / item["tau_syn"] for item in items if item.has_current]
-    return (
-        found is not None
-        and abs(found - dt) <= SAME * dt
-        and all((np.abs(gain - 1) <= SAME).all() for gain in currents)
-    )
 
 
 def _without_batch(nodes: Mapping[str, Node], notes: dict[str, str]) -> dict[str, Node]:

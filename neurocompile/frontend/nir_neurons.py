@@ -41,6 +41,7 @@ UNKNOWN_SHAPE = (
     "needs to know how many neurons it has",
     "its parameters are single numbers, and nothing that feeds it says so",
 )
+MOST_NEURONS = 1 << 25  # of one node
 MAY_BE_INFINITE = (*TIME_CONSTANTS, "r", "w_in")  # of frameworks that divide by 1 - decay
 
 
@@ -87,12 +88,29 @@ class NirNeurons:
         return min((float(value.min(initial=np.inf)) for value in times), default=np.inf)
 
     def of_shape(self, shape: Shape) -> NirNeurons:
-        """Return the same parameters for neurons of `shape`, to which they broadcast."""
+        """
+        Return the same parameters for neurons of `shape`, to which they broadcast.
+
+        Raises `MalformedError` for more neurons than any file honestly has.
+        """
+        check_size(shape)
         flat = {
             name: np.broadcast_to(value.reshape(()) if value.size == 1 else value, shape)
             for name, value in self.values.items()
         }
         return replace(self, values=flat, shape=shape)
+
+
+def check_size(shape: Shape) -> None:
+    """Raise `MalformedError` before arrays of `shape` would fill the memory."""
+    if math.prod(shape) > MOST_NEURONS:
+        raise MalformedError(
+            (
+                f"needs at most {MOST_NEURONS} neurons",
+                f"its shape is {shape}",
+                "use a smaller input",
+            )
+        )
 
 
 def read_neurons(raw: Mapping[str, Any]) -> tuple[dict[str, NirNeurons], list[Found]]:
@@ -213,6 +231,7 @@ def _fitted(node: Node, got: Shape) -> Node:
     """Return `node` with parameters for an input of shape `got`."""
     match node:
         case Threshold() if _broadcasts(node.shape, got, "thresholds"):
+            check_size(got)
             value = node.threshold
             full = np.broadcast_to(value.reshape(()) if value.size == 1 else value, got)
             return replace(node, threshold=full)

@@ -189,11 +189,11 @@ def most_spikes(
     Return how often one of `neurons` could fire in one step, were there no limit; at least 1.
 
     Where spikes subtract less than the threshold a membrane keeps more and more, and there is no such
-    number; then the largest that fits a graded spike is returned, and left to the proof.
+    number; then one more than fits a graded spike is returned, which the proof refuses.
     """
     threshold = neurons.threshold << STATE_FRACTION_BITS
     if neurons.reset == "subtract" and (neurons.subtracts < threshold).any():
-        return limits.payload_maximum
+        return limits.payload_maximum + 1
     _, high = _input_range(network, neurons, limits)
     unit = 1 << limits.decay_bits
     memory = geometric(1 - (neurons.du + 1) / unit, steps)

@@ -71,6 +71,7 @@ NO_CURRENT_MEMORY = 4095  # du: u forgets all (Lava adds 1), so that u is the in
 HOST_WEIGHT_BITS = 16
 HOST_FRACTION_BITS = 40  # smaller weights than this are nothing beside a threshold of 17 bits
 SCALE_ATTEMPTS = 64
+FAR_BEYOND = 1 << 40
 GRID_TOLERANCE = 1e-6  # of a weight unit, of sources that compute in integers
 
 
@@ -351,7 +352,7 @@ class _Quantiser:
         if isinstance(population, SpikingPopulation):
             threshold, scale, firing = self._firing(population, scale)
             dv = self._leak(name, population.decay)
-            start = np.rint(population.start * scale).astype(np.int64) << STATE_FRACTION_BITS
+            start = _whole(population.start * scale) << STATE_FRACTION_BITS
             shows, reset, origin = "spikes", population.reset, population.origin
         elif population.decay is not None:
             dv = self._leak(name, population.decay)
@@ -369,7 +370,7 @@ class _Quantiser:
             shows=shows,
             reset=reset,
             start=start,
-            pulse=np.rint(population.pulse * scale).astype(np.int64),
+            pulse=_whole(population.pulse * scale),
             origin=origin,
             **firing,
         )
@@ -558,7 +559,12 @@ def _refuse_rounding(
 
 
 def _in_state_units(values: NDArray[np.float64], scale: float) -> NDArray[np.int64]:
-    return np.rint(values * scale * (1 << STATE_FRACTION_BITS)).astype(np.int64)
+    return _whole(values * scale * (1 << STATE_FRACTION_BITS))
+
+
+def _whole(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the nearest integers; what is far beyond every range stays beyond, without overflow."""
+    return np.rint(np.clip(values, -FAR_BEYOND, FAR_BEYOND)).astype(np.int64)
 
 
 def _stand_in(name: str, most: int) -> IntegerNeurons:

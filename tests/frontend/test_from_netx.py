@@ -276,6 +276,21 @@ def test_an_input_that_names_no_weight_has_slayers(write: Write) -> None:
         from_netx(path)
 
 
+def test_what_netx_delays_otherwise_is_told(write: Write) -> None:
+    own = {**dense([[12], [0]], weight_rec=[[0.0, 0], [12, 0]], delay=[0, 2]), "type": "dense_rec"}
+    biased = dense([[12], [0]], bias=[3, 0], delay=[0, 2])
+
+    recurrent, driven = (from_netx(write(layer)) for layer in (own, biased))
+
+    assert recurrent.inferred["netx"] == "delays the feedback of layer 0 as well"
+    # The spikes arrive at once in the layer itself, and two steps late outside.
+    output = fired(recurrent.network, [[1], [0], [0], [0]])
+    assert output.tolist() == [[1, 0], [0, 0], [0, 0], [0, 1]]
+    assert driven.inferred["netx"] == (
+        "delays what reaches layer 0, not its spikes, which its bias drives too"
+    )
+
+
 def test_recurrent_weights_carry_the_spikes_of_the_step_before(write: Write) -> None:
     layer = dense([[12], [0]], weight_rec=[[0.0, 0], [12, 0]])
     path = write({**layer, "type": "dense_rec"})
@@ -485,6 +500,21 @@ UNSUPPORTED: list[tuple[list[Layer], str]] = [
             conv(np.full((8, 1, 1, 1), 2), [8, 2000, 2000]),
         ],
         "'1' needs at most 4194304 neurons, but its shape is .8, 2000, 2000.",
+    ),
+    (
+        [IMAGE, {**CONV, "padding": [1 << 30, 0], "stride": [1 << 31, 1], "shape": [2, 1, 3]}],
+        "'1' needs images of at most 4194304 values with their padding, but those of .2, 3, 4. have",
+    ),
+    (
+        [
+            {"type": "input", "shape": [20000, 1, 1]},
+            {**conv(np.full((1, 1, 90, 90), 2), [20000, 1, 1], padding=[45, 0]), "type": "pool"},
+        ],
+        "'1' needs kernels of at most 134217728 weights, but they have 162000000 for all channels",
+    ),
+    (
+        [dense(np.full((300, 300), 2), delay=np.arange(90000).reshape(300, 300) % 2000)],
+        "'0' needs at most 1491 different delays of its 90000 synapses, but there are 2000",
     ),
 ]
 

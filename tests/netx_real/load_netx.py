@@ -6,7 +6,8 @@ What netx itself makes of `.net` files; run by `compare.py`, in netx's environme
 
 `run` streams samples (samples, steps, *input shape), channels first, through the network that netx builds,
 one after the other, and writes the output's spikes and the last layer's membranes at the end. `weights`
-writes what Lava's Dense holds of matrices that netx has prepared, and what it should hold.
+writes what Lava's Dense holds of matrices that netx has prepared, and what it should hold. "name.n" has n
+columns of weights, and then those of the layer's own spikes: two of Lava's.
 
 netx imports slayer and PyTorch, and uses neither to run a network of LIF neurons: two empty modules stand
 for them.
@@ -77,10 +78,13 @@ def weights(folder: Path) -> dict[str, Any]:
     with np.load(folder / "in.npz") as file:
         for name in file:
             prepared, bits, exponent, _ = optimize_weight_bits(file[name])
-            mode = determine_sign_mode(prepared)
-            clipped = clip_weights(prepared, sign_mode=mode, num_bits=8)
-            kept = truncate_weights(clipped, sign_mode=mode, num_weight_bits=bits)
-            result |= {f"kept/{name}": kept, f"meant/{name}": file[name] << -exponent}
+            kept = []
+            for part in np.hsplit(prepared, [int(name.partition(".")[2])]):
+                if part.size:
+                    mode = determine_sign_mode(part)
+                    clipped = clip_weights(part, sign_mode=mode, num_bits=8)
+                    kept.append(truncate_weights(clipped, sign_mode=mode, num_weight_bits=bits))
+            result |= {f"kept/{name}": np.hstack(kept), f"meant/{name}": file[name] << -exponent}
     return result
 
 

@@ -29,7 +29,9 @@ RATES = (0.0, 0.05, 0.2, 0.6)
 def graph(shared_data: Path) -> Callable[[str], Network]:
     """Reads a third-party graph by name."""
     return lambda name: (
-        from_nir(shared_data / "nir" / f"{name}.nir", dt=1e-4, reset=RECURRENT[name]).network
+        from_nir(
+            shared_data / "nir" / f"{name}.nir", profile="literal", dt=1e-4, reset=RECURRENT[name]
+        ).network
     )
 
 

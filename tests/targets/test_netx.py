@@ -199,6 +199,81 @@ def test_delays_of_synapses_come_back(written: Written) -> None:
     check_round_trip(program, written(program))
 
 
+def recurrent(own: Any, *, weight: Any = None, late: int = 0, own_late: int = 0) -> Network:
+    """Return a layer of three neurons that hear their own spikes, between two others."""
+    nodes: dict[str, Any] = {
+        "input": Input((5,)),
+        "fc1": Dense(even((4, 5), 1), np.zeros(4)),
+        "lif1": cells((4,)),
+        "late": Delay(np.array(late)),
+        "fc2": Dense(even((3, 4), 2) if weight is None else np.array(weight), np.zeros(3)),
+        "lif2": cells((3,), threshold=20),
+        "fc3": Dense(np.abs(even((2, 3), 3)), np.zeros(2)),
+        "lif3": cells((2,)),
+        "output": Output((2,)),
+        "wait": Delay(np.array(own_late)),
+        "own": Dense(np.array(own, float), np.zeros(3)),
+    }
+    edges = (
+        *itertools.pairwise(list(nodes)[:9]),
+        *(("lif2", "wait"), ("wait", "own"), ("own", "lif2")),
+    )
+    return Network(nodes, edges, STEPS, frozenset({("lif2", "wait")}), weight_unit=1.0)
+
+
+OWN = [[0, 30, -8], [-20, 2, 4], [12, 0, 40]]
+
+
+def test_feedback_of_a_layer_to_itself_comes_back(written: Written) -> None:
+    program = compile_network(recurrent(OWN), TARGET, EXPORT)
+    path = written(program)
+
+    network = check_round_trip(program, path)
+
+    with h5py.File(path) as file:
+        layer = file["layer/2"]
+        assert layer["type"][0] == b"dense_rec"
+        np.testing.assert_array_equal(layer["weight_rec"][()], OWN)
+    assert len(network.feedback) == 1
+    silent = compile_network(recurrent(np.zeros((3, 3))), TARGET, EXPORT)
+    with_feedback, without = (
+        each.run(spikes((5,)), "all", on="fixedpoint").spikes["lif2"] for each in (program, silent)
+    )
+    assert (with_feedback != without).any()
+    assert program.facts["notes"][-1].endswith(
+        "it has delays or feedback, and netx does not silence its neurons between samples, so spikes of"
+        " one reach the next: run one sample at a time"
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (
+            recurrent(OWN, late=2),
+            "'fc2' needs delays of 0 steps in a .net file, as there is feedback, but the longest is 2",
+        ),
+        (
+            recurrent(OWN, own_late=3),
+            "'own' needs delays of 1 steps in a .net file, as there is feedback, but the longest is 4",
+        ),
+        (
+            # netx makes -256 of them, beside what is positive, and Lava then sees none that is.
+            recurrent(-4 * np.ones((3, 3)), weight=np.full((3, 4), 2.0)),
+            "'own' needs weights that netx does not change, but it would change 9",
+        ),
+        (
+            recurrent(np.zeros((3, 3)), weight=np.zeros((3, 4))),
+            "'fc2' needs a weight for netx to load, but all are 0",
+        ),
+    ],
+)
+def test_feedback_that_netx_would_change_is_refused(network: Network, reason: str) -> None:
+    compile_network(network, TARGET, CompileOptions())
+    with pytest.raises(UnsupportedError, match=reason):
+        compile_network(network, TARGET, EXPORT)
+
+
 @pytest.mark.parametrize("integrates", [True, False])
 def test_a_read_out_comes_back_as_its_membrane(
     chain: Chain, written: Written, integrates: bool
@@ -369,7 +444,7 @@ def test_the_file_is_in_the_program_if_it_is_asked_for(chain: Chain, tmp_path: P
 def test_netx_keeps_weights_of_which_one_is_positive(half: NDArray[np.int64]) -> None:
     half[0, 0] = abs(half[0, 0]) or 1
 
-    loaded, wanted = _loaded_by_netx(2 * np.clip(half, -128, 127))
+    ((loaded, wanted),) = _loaded_by_netx(2 * np.clip(half, -128, 127))
 
     np.testing.assert_array_equal(loaded, wanted)
 
@@ -378,7 +453,7 @@ def test_netx_keeps_weights_of_which_one_is_positive(half: NDArray[np.int64]) ->
 def test_netx_keeps_odd_excitatory_weights(weight: NDArray[np.int64]) -> None:
     weight[0, 0] = weight[0, 0] or 1
 
-    loaded, wanted = _loaded_by_netx(weight)
+    ((loaded, wanted),) = _loaded_by_netx(weight)
 
     np.testing.assert_array_equal(loaded, wanted)
 
@@ -387,7 +462,7 @@ def test_netx_changes_inhibitory_weights_whose_least_is_a_power_of_two() -> None
     changed = [
         least
         for least in range(2, 258, 2)
-        if (np.not_equal(*_loaded_by_netx(np.array([[-least, -2]])))).any()
+        if (np.not_equal(*_loaded_by_netx(np.array([[-least, -2]]))[0])).any()
     ]
 
     assert changed == [2, 4, 8, 16, 32, 64, 128, 256]
@@ -533,14 +608,42 @@ def test_branches_are_refused() -> None:
         compile_network(network, TARGET, EXPORT)
 
 
-def test_feedback_is_refused() -> None:
-    network = branched(("lif1", "own"), ("own", "lif1"), feedback=(("lif1", "own"),))
+def test_feedback_to_another_layer_is_refused() -> None:
+    network = branched(("lif2", "back"), ("back", "lif1"), feedback=(("lif2", "back"),))
 
     with pytest.raises(
         UnsupportedError,
-        match="'own' cannot be written to a .net file, which has no feedback, but it leads from 'lif1'",
+        match="'back' must lead from a layer to itself, as feedback in a .net file, but it leads from"
+        " 'lif2' to 'lif1'",
     ):
         compile_network(network, TARGET, EXPORT)
+
+
+def test_feedback_of_a_convolution_is_refused() -> None:
+    nodes: dict[str, Any] = {
+        "input": Input((1, 2, 2)),
+        "conv": Conv2d(even((1, 1, 1, 1), 1) + 2, np.zeros(1)),
+        "lif": cells((1, 2, 2)),
+        "output": Output((1, 2, 2)),
+        "own": Conv2d(even((1, 1, 1, 1), 2) + 2, np.zeros(1)),
+        "wait": Delay(np.array(1)),
+        "also": Conv2d(even((1, 1, 1, 1), 3) + 2, np.zeros(1)),
+    }
+    back = [("lif", "own"), ("lif", "wait")]
+    ahead = [("wait", "also"), ("own", "lif"), ("also", "lif")]
+    edges = (*itertools.pairwise(list(nodes)[:4]), *back, *ahead)
+    network = Network(nodes, edges, STEPS, frozenset(back), weight_unit=1.0)
+
+    program = compile_network(network, TARGET, CompileOptions())
+    told = [str(problem) for problem in problems_of_netx(program)]
+
+    assert told[:2] == [
+        "layer 'lif' needs one group of synapses to itself in a .net file, but there are also, own",
+        (
+            "layer 'lif' needs dense weights beside feedback in a .net file, but also, conv, own are"
+            " convolutions"
+        ),
+    ]
 
 
 def test_several_ends_are_refused_with_everything_else() -> None:

@@ -235,6 +235,7 @@ def _literal(neurons: NirNeurons, context: Context) -> Reading:
 
 
 def _snntorch(neurons: NirNeurons, context: Context) -> Reading:
+    _without_leak_voltage(neurons, "snnTorch")
     dynamics = _of_unit_gain(neurons, context, "snnTorch")
     if not neurons.fires:
         return integrating(neurons, dynamics, context, "now")
@@ -258,6 +259,16 @@ def _spikingjelly(neurons: NirNeurons, context: Context) -> Reading:
     if not neurons.fires:
         return integrating(neurons, dynamics, context, "now")
     start = neurons.values.get("v_reset")
+    if start is not None and neurons.kind == "LIF" and (_leak_voltage(neurons) != start).any():
+        raise MalformedError(
+            (
+                "needs v_leak = v_reset to be a neuron of SpikingJelly",
+                f"they are {neurons['v_leak'].flat[0]:g} and {start.flat[0]:g}",
+                "use another --profile",
+            )
+        )
+    if context.options.reset == "subtract":
+        start = None  # its soft reset has no voltage, and starts at 0
     dynamics = Dynamics(dynamics.decay, dynamics.gain, dynamics.leak, dynamics.current_decay, start)
     return spiking(neurons, dynamics, context, Habits("SpikingJelly", "zero", fires="at"))
 
@@ -265,6 +276,14 @@ def _spikingjelly(neurons: NirNeurons, context: Context) -> Reading:
 def _sinabs(neurons: NirNeurons, context: Context) -> Reading:
     check_finite(neurons)
     _without_leak_voltage(neurons, "sinabs")
+    if context.dt != 1:
+        raise MalformedError(
+            (
+                "counts its time constants in steps, as sinabs does",
+                f"--dt is {context.dt:g}",
+                "leave --dt out",
+            )
+        )
     if (neurons["r"] != 1).any():
         raise MalformedError(
             ("needs r = 1 to be a neuron of sinabs", f"it is {neurons['r'].flat[0]:g}")
@@ -303,6 +322,7 @@ def _sinabs(neurons: NirNeurons, context: Context) -> Reading:
 
 def _norse(neurons: NirNeurons, context: Context) -> Reading:
     check_finite(neurons)
+    _needs(neurons, "Norse", r=1, w_in=1)
     dt = needed_dt(context.dt)
     ones = np.ones(neurons.shape)
     decay, gain, current_decay = ones, ones, None
@@ -323,10 +343,18 @@ def _norse_fraction(neurons: NirNeurons, name: str, dt: float, context: Context)
     Return dt / tau; Norse 1.1 writes dt times the true tau, older versions the true one.
 
     One version wrote the whole file, and no true tau is shorter than a step: a single one that is decides
-    for all.
+    for all. Where none is, the file's own version does: Norse 1.1 writes none before nir 1.0.
     """
     written = neurons[name]
     if context.shortest_time >= dt * (1 - DT_TOLERANCE):
+        if not context.before_nir_1:
+            raise UndecidedError(
+                (
+                    f"may have the true time constant in '{name}', or dt times it",
+                    f"with dt {dt:g} s both are possible",
+                    "if it is the true one, read the file with --profile literal; Norse 1.1 writes the other",
+                )
+            )
         context.notes["tau"] = f"{name} as written: it is longer than a step"
         return np.minimum(dt / written, 1)
     context.notes["tau"] = f"{name} is dt times the true one, as Norse 1.1 writes it"
@@ -345,6 +373,7 @@ def _norse_fraction(neurons: NirNeurons, name: str, dt: float, context: Context)
 def _rockpool(neurons: NirNeurons, context: Context) -> Reading:
     check_finite(neurons)
     _without_leak_voltage(neurons, "Rockpool")
+    _needs(neurons, "Rockpool", w_in=1, **({} if neurons.leaks else {"r": 1}))
     dt = needed_dt(context.dt)
     ones = np.ones(neurons.shape)
     decay, gain, current_decay = ones, ones, None
@@ -377,6 +406,7 @@ def _check_rockpool(neurons: NirNeurons, decay: Float, dt: float) -> None:
 def _spyx(neurons: NirNeurons, context: Context) -> Reading:
     check_finite(neurons)
     _without_leak_voltage(neurons, "Spyx")
+    _needs(neurons, "Spyx", w_in=1, v_reset=0, **({} if neurons.leaks else {"r": 1}))
     dt = needed_dt(context.dt)
     ones = np.ones(neurons.shape)
     decay, current_decay = ones, None
@@ -404,6 +434,7 @@ def _spyx(neurons: NirNeurons, context: Context) -> Reading:
 
 
 def _lava_dl(neurons: NirNeurons, context: Context) -> Reading:
+    _without_leak_voltage(neurons, "lava-dl")
     dynamics = _of_unit_gain(neurons, context, "lava-dl")
     dynamics = Dynamics(
         _on_grid(dynamics.decay),
@@ -420,6 +451,21 @@ def _on_grid(decay: Float) -> Float:
     """Return the multiple of 1/4096 that a decay is, but for the rounding of float32."""
     near = np.rint(decay * GRID)
     return np.where(np.abs(near - decay * GRID) < SAME, near / GRID, decay)
+
+
+def _needs(neurons: NirNeurons, framework: str, **written: float) -> None:
+    """Raise `MalformedError` unless fields hold the only number that a framework's exporter writes there."""
+    reasons = [
+        (
+            f"needs {name} = {number:g} to be a neuron of {framework}",
+            f"it is {neurons[name].flat[0]:g}",
+            "use another --profile",
+        )
+        for name, number in written.items()
+        if name in neurons.values and (neurons[name] != number).any()
+    ]
+    if reasons:
+        raise MalformedError(*reasons)
 
 
 def _without_leak_voltage(neurons: NirNeurons, framework: str) -> None:

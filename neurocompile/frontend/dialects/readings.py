@@ -72,6 +72,7 @@ class Context:
     recurrent: frozenset[str] = frozenset()  # neurons that feed themselves through one linear node
     new_enough: bool = False  # the file's reset voltages were written by whoever wrote the file
     shortest_time: float = np.inf  # of all time constants in the file
+    before_nir_1: bool = False  # the file's version of nir is older
 
 
 @dataclass(frozen=True)
