@@ -1,8 +1,8 @@
 """
 Write a program as a `.net` file, which lava-dl's netx loads.
 
-The format is a chain: an input, then layers of weights with their neurons, each fed by the one before.
-netx knows Lava's LIF alone, with one du, dv and vth for a layer and biases of whole weight units, and it
+The format is a chain: an input, then layers of weights with their neurons, each fed by the one before, and
+dense ones by their own spikes of the step before as well. netx knows Lava's LIF alone, with one du, dv and vth for a layer and biases of whole weight units, and it
 computes Lava's weights anew. Whatever does not fit, or would be loaded as something else, is refused.
 
 netx builds, for dense weights w,
@@ -12,7 +12,8 @@ netx builds, for dense weights w,
 with the largest s at which w << s fits 8 bits, and b counting the bits that are left; Lava chooses between
 mixed, excitatory and inhibitory weights, clips and truncates to b bits. Where both use the same kind of
 weights nothing is lost; purely inhibitory ones, to which netx gives -256 and Lava -255 at most, lose
-something where their least is a power of 2.
+something where their least is a power of 2. Weights of a layer's own spikes get the s and b of both, but
+Lava looks at the signs of each. netx delays them like the others, and forgets their exponent then.
 
 What a read-out shows is not written: a read-out is neurons with the largest threshold, and its membrane is
 for the reader of the file. Needs h5py to write, numpy to check.
@@ -64,13 +65,14 @@ def netx_bytes(program: Program) -> bytes:
     layers: list[dict[str, Any]] = [{"type": "input", "shape": source.shape}]
     shape = source.shape
     for neurons in network.neurons:
-        (group,) = network.into(neurons.name)
+        own = _own_groups(network, neurons)
+        (group,) = (item for item in network.into(neurons.name) if item.source != neurons.name)
         if group.geometry is not None:
             layers.append(_conv(group, neurons))
         else:
             if len(shape) > 1:
                 layers.append({"type": "flatten", "shape": (math.prod(shape), 1, 1)})
-            layers.append(_dense(group, neurons))
+            layers.append(_dense(group, neurons, own))
         shape = neurons.shape
     return _hdf5(
         {
@@ -91,7 +93,10 @@ def notes_of_netx(program: Program) -> tuple[str, ...]:
     if graded:
         note += f"; its inputs are integers, the network's times {source.scale:g}"
     if program.schedule.gap:
-        note += "; it has delays, and netx does not silence its neurons between samples"
+        note += (
+            "; it has delays or feedback, and netx does not silence its neurons between samples, so spikes"
+            " of one reach the next: run one sample at a time"
+        )
     return (note,)
 
 
@@ -102,9 +107,15 @@ def problems_of_netx(program: Program) -> list[Problem]:
     for population in network.populations:
         if isinstance(population, IntegerNeurons):
             problems += _problems_of_neurons(program, population)
+            problems += _problems_of_feedback(network, population)
     for group in network.synapses:
         problems += _problems_of_synapses(network, group)
     return problems
+
+
+def _own_groups(network: IntegerNetwork, neurons: IntegerNeurons) -> list[IntegerSynapses]:
+    """Return the synapses from `neurons` to themselves."""
+    return [group for group in network.into(neurons.name) if group.source == neurons.name]
 
 
 def _problems_of_chain(network: IntegerNetwork) -> Iterable[Problem]:
@@ -135,12 +146,12 @@ def _problems_of_chain(network: IntegerNetwork) -> Iterable[Problem]:
         for group in network.into(population.name):
             if names.index(group.source) < names.index(population.name):
                 forward.append(group)
-                continue
-            yield Problem(
-                group.name,
-                "cannot be written to a .net file, which has no feedback",
-                f"it leads from '{group.source}' to '{group.target}'",
-            )
+            elif group.source != group.target:
+                yield Problem(
+                    group.name,
+                    "must lead from a layer to itself, as feedback in a .net file",
+                    f"it leads from '{group.source}' to '{group.target}'",
+                )
         if isinstance(population, IntegerInput) or before is None:
             continue
         if [group.source for group in forward] != [before.name]:
@@ -197,6 +208,36 @@ def _problems_of_neurons(program: Program, neurons: IntegerNeurons) -> Iterable[
         )
 
 
+def _problems_of_feedback(network: IntegerNetwork, neurons: IntegerNeurons) -> Iterable[Problem]:
+    """Yield why the feedback of `neurons` to themselves is not that of a 'dense_rec' layer."""
+    own = _own_groups(network, neurons)
+    if not own:
+        return
+    groups = network.into(neurons.name)
+    if len(own) > 1:
+        yield Problem(
+            neurons.name,
+            "needs one group of synapses to itself in a .net file",
+            f"there are {', '.join(sorted(group.name for group in own))}",
+        )
+    convolved = sorted(group.name for group in groups if group.geometry is not None)
+    if convolved:
+        verb = "is a convolution" if len(convolved) == 1 else "are convolutions"
+        yield Problem(
+            neurons.name,
+            "needs dense weights beside feedback in a .net file",
+            f"{', '.join(convolved)} {verb}",
+        )
+    for group in groups:
+        on_time = int(group.source == group.target)
+        if (group.delay != on_time).any():
+            yield Problem(
+                group.name,
+                f"needs delays of {on_time} steps in a .net file, as there is feedback",
+                f"the longest is {int(group.delay.max())}",
+            )
+
+
 def _differs_by_pixel(values: Integer, shape: Shape) -> bool:
     image = np.broadcast_to(values, shape)
     return bool((image != image[:, :1, :1]).any())
@@ -213,6 +254,7 @@ def _problems_of_synapses(network: IntegerNetwork, group: IntegerSynapses) -> It
         return
     longest = int(group.delay.max(initial=0))
     target = network[group.target].shape
+    feedback = group.source == group.target
     if group.geometry is None:
         if longest > LONGEST_DELAY:
             yield Problem(
@@ -224,18 +266,11 @@ def _problems_of_synapses(network: IntegerNetwork, group: IntegerSynapses) -> It
             yield Problem(
                 group.name, "needs a vector as its target in a .net file", f"it is {target}"
             )
-        if not group.weight.any():
-            yield Problem(group.name, "needs a weight for netx to load", "all are 0")
-            return
-        loaded, wanted = _loaded_by_netx(group.weight)
-        if (loaded != wanted).any():
-            yield Problem(
-                group.name,
-                "needs weights that netx does not change",
-                f"it would change {int((loaded != wanted).sum())}, as none is positive",
-                "give one synapse a positive weight",
-            )
+        if not feedback:  # whose weights are loaded with those that it is beside
+            yield from _problems_of_weights(network, group)
         return
+    if feedback:
+        return  # as its neurons say
     if longest:
         yield Problem(
             group.name,
@@ -262,8 +297,34 @@ def _problems_of_synapses(network: IntegerNetwork, group: IntegerSynapses) -> It
         )
 
 
-def _loaded_by_netx(weight: Integer) -> tuple[Integer, Integer]:
-    """Return what Lava's `Dense` holds after netx has loaded `weight`, not all 0, and what it should."""
+def _problems_of_weights(network: IntegerNetwork, group: IntegerSynapses) -> Iterable[Problem]:
+    """Yield what netx would make of a layer's dense weights, and of those to itself beside them."""
+    target = network[group.target]
+    assert isinstance(target, IntegerNeurons)
+    own = _own_groups(network, target)
+    if len(own) > 1 or any(item.geometry is not None for item in own):
+        return  # refused already
+    parts = (group.weight, *(item.weight for item in own))
+    if not any(part.any() for part in parts):
+        yield Problem(group.name, "needs a weight for netx to load", "all are 0")
+        return
+    for item, (loaded, wanted) in zip((group, *own), _loaded_by_netx(*parts), strict=True):
+        if (loaded != wanted).any():
+            yield Problem(
+                item.name,
+                "needs weights that netx does not change",
+                f"it would change {int((loaded != wanted).sum())}, as none is positive",
+                "give one synapse a positive weight",
+            )
+
+
+def _loaded_by_netx(*parts: Integer) -> list[tuple[Integer, Integer]]:
+    """
+    Return what Lava's `Dense` holds after netx has loaded weights, not all 0, and what it should.
+
+    `parts` are the weights of a layer, (out, in), and perhaps those of its own spikes, (out, out).
+    """
+    weight: Integer = np.hstack(parts)
     least, most = int(weight.min()), int(weight.max())
     mixed = least < 0 <= most
     if least >= 0:
@@ -274,8 +335,9 @@ def _loaded_by_netx(weight: Integer) -> tuple[Integer, Integer]:
         room = min(127 / most if most else math.inf, -128 / least)
     shift = math.floor(math.log2(room)) + mixed
     unused = next((bits for bits in range(8, 0, -1) if not (weight % (1 << bits)).any()), 0)
-    shifted: Integer = weight << shift
-    return _kept_by_lava(shifted, bits=8 - shift - unused + mixed), shifted
+    bits = 8 - shift - unused + mixed
+    shifted: list[Integer] = [part << shift for part in parts]
+    return [(_kept_by_lava(part, bits=bits), part) for part in shifted]
 
 
 def _kept_by_lava(weight: Integer, *, bits: int) -> Integer:
@@ -293,10 +355,12 @@ def _is_binary(source: IntegerInput) -> bool:
     return (source.minimum, source.maximum) == (0, 1)
 
 
-def _dense(group: IntegerSynapses, neurons: IntegerNeurons) -> dict[str, Any]:
+def _dense(
+    group: IntegerSynapses, neurons: IntegerNeurons, own: list[IntegerSynapses]
+) -> dict[str, Any]:
     outputs, inputs = group.weight.shape
     layer: dict[str, Any] = {
-        "type": "dense",
+        "type": "dense_rec" if own else "dense",
         "shape": (outputs,),
         "inFeatures": inputs,
         "outFeatures": outputs,
@@ -304,6 +368,8 @@ def _dense(group: IntegerSynapses, neurons: IntegerNeurons) -> dict[str, Any]:
         **_bias(neurons, neurons.shape),
         "neuron": _cuba(neurons),
     }
+    for item in own:
+        layer["weight_rec"] = item.weight.astype(np.float32)
     if group.delay.any():
         delay = group.delay.astype(np.float32)
         if delay.ndim and delay.shape != group.weight.shape:
