@@ -619,7 +619,7 @@ def test_a_trained_recurrent_network_of_snntorch_fires_the_same(
     network = prove(module, (12,)).network
 
     file = from_nir(
-        shared_data / "nir/braille_noDelay_bias_zero.nir", dt=1e-4, reset="zero"
+        shared_data / "nir/braille_noDelay_bias_zero.nir", profile="literal", dt=1e-4, reset="zero"
     ).network
     for ours, theirs in (("0", "fc1"), ("1.recurrent", "lif1.w_rec"), ("2", "fc2")):
         node, other = network.nodes[ours], file.nodes[theirs]
