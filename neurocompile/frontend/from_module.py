@@ -52,21 +52,16 @@ from neurocompile.frontend.modules.recording import (
 )
 from neurocompile.frontend.modules.starting import starts_like
 from neurocompile.frontend.modules.step_graph import step_graph
+from neurocompile.frontend.value_bounds import ValueBounds
 from neurocompile.integer import Shape
 from neurocompile.ir import (
     LIF,
-    Conv2d,
-    Delay,
-    Dense,
     Float,
     Input,
     Network,
-    Node,
     Scale,
-    Spiking,
-    Threshold,
 )
-from neurocompile.reference import apply_stateless, simulate
+from neurocompile.reference import simulate
 from neurocompile.training.networks import SpikingNetwork
 from neurocompile.training.neurons import LIF as OwnLIF  # noqa: N811 - a class, for all its letters
 
@@ -405,7 +400,7 @@ def _steps(run: _Run, given: int | None) -> int | None:
 
 def _too_large(network: Network, lowered: Lowered) -> Iterable[Problem]:
     """Yield the neurons whose inputs may be larger than those for which they are exact."""
-    bounds = _Bounds(network)
+    bounds = ValueBounds(network)
     for name, largest in lowered.limited.items():
         _, most = bounds.into(name)
         excess = most - largest
@@ -417,58 +412,6 @@ def _too_large(network: Network, lowered: Lowered) -> Iterable[Problem]:
                 f"one may get {most[worst]:g}: snnTorch would then fire too late",
                 "use reset_delay=True or reset_mechanism='zero'",
             )
-
-
-class _Bounds:
-    """The least and the most that every value of a network can be."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self.known: dict[str, tuple[Float, Float]] = {}
-
-    def into(self, name: str) -> tuple[Float, Float]:
-        """Return the bounds of the sum that arrives at a node."""
-        low, high = np.zeros(()), np.zeros(())
-        for source in self.network.sources(name):
-            least, most = self.of(source)
-            low, high = low + least, high + most
-        return low, high
-
-    def of(self, name: str) -> tuple[Float, Float]:
-        """Return the bounds of what a node makes."""
-        if name not in self.known:
-            self.known[name] = self._made(name, self.network.nodes[name])
-        return self.known[name]
-
-    def _made(self, name: str, node: Node) -> tuple[Float, Float]:
-        shape = self.network.shapes[name]
-        if isinstance(node, Input):
-            limits = node.range or SPIKES
-            return np.full(shape, limits.minimum), np.full(shape, limits.maximum)
-        if isinstance(node, LIF | Threshold):
-            return np.zeros(shape), np.ones(shape)
-        low, high = self.into(name)
-        if isinstance(node, Dense | Conv2d):
-            middle, reach = (low + high) / 2, (high - low) / 2
-            absolute = type(node)(
-                **{**vars(node), "weight": abs(node.weight), "bias": node.bias * 0}
-            )
-            center, radius = _applied(node, middle), _applied(absolute, reach)
-            return center - radius, center + radius
-        if isinstance(node, Delay):
-            return np.minimum(low, 0), np.maximum(high, 0)
-        if isinstance(node, Spiking) or not hasattr(node, "__dataclass_fields__"):
-            return np.full(shape, -np.inf), np.full(shape, np.inf)
-        both = (
-            _applied(node, low),
-            _applied(node, high),
-        )  # a factor may be negative, and turn them around
-        return np.minimum(*both), np.maximum(*both)
-
-
-def _applied(node: Node, x: Float) -> Float:
-    result: Float = apply_stateless(node, x[np.newaxis])[0]
-    return result
 
 
 # The proof --------------------------------------------------------------------------------------
