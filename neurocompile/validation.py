@@ -84,7 +84,7 @@ def run_stage(stage: Stage, inputs: Mapping[str, NDArray[np.float64]]) -> Trace:
         return simulate(stage, inputs, membranes=True)
     if isinstance(stage, PopulationNetwork):
         return simulate_populations(stage, inputs)
-    from neurocompile_fixedpoint.engine import execute
+    from neurocompile_fixedpoint.definition import execute
 
     samples, steps = next(iter(inputs.values())).shape[:2]
     trace = execute(

@@ -406,7 +406,7 @@ def _membrane(
 
     Integer stages are looked up in the engine that defines them.
     """
-    from neurocompile_fixedpoint.engine import execute
+    from neurocompile_fixedpoint.definition import execute
 
     step, layer, neuron = place
     if not stage.integers:

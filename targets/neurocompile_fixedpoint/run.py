@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from neurocompile.integer import Integer, IntegerNetwork, Trace
 from neurocompile.target import Progress
-from neurocompile_fixedpoint.engine import execute
+from neurocompile_fixedpoint.definition import execute
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from neurocompile_fixedpoint.engine import SAMPLES_AT_ONCE, input_sums
+from neurocompile_fixedpoint.definition import SAMPLES_AT_ONCE, input_sums
 from numpy.typing import NDArray
 
 from neurocompile.errors import (

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from neurocompile_fixedpoint.engine import execute
+from neurocompile_fixedpoint.definition import execute
 from numpy.typing import NDArray
 
 from neurocompile.frontend.from_nir import from_nir

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from neurocompile_fixedpoint.engine import accumulate, execute
+from neurocompile_fixedpoint.definition import accumulate, execute
 
 from neurocompile.integer import (
     Geometry,

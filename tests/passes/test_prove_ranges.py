@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from neurocompile_fixedpoint.engine import NeuronState, execute, step_neurons
+from neurocompile_fixedpoint.definition import NeuronState, execute, step_neurons
 from neurocompile_loihi2.limits import LIMITS
 from numpy.typing import NDArray
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from neurocompile_fixedpoint.engine import execute
+from neurocompile_fixedpoint.definition import execute
 from neurocompile_loihi2.limits import LIMITS
 
 from neurocompile.data import InputRange

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from neurocompile_fixedpoint.engine import accumulate
+from neurocompile_fixedpoint.definition import accumulate
 from neurocompile_loihi2 import interpreter, run
 from neurocompile_loihi2.lower import TARGET, lower
 from neurocompile_loihi2.run import LavaExecutor, main

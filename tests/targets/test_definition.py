@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from neurocompile_fixedpoint.engine import (
+from neurocompile_fixedpoint.definition import (
     NeuronState,
     accumulate,
     execute,
