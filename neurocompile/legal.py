@@ -27,6 +27,7 @@ from neurocompile.integer import (
 LARGEST_PAYLOAD = 1 << 31
 LONGEST_DELAY = 1 << 16
 LARGEST_SHIFT = 62
+LARGEST_SUM = 1 << 53  # what float64 holds, which sums of weights are computed in
 
 
 def problems_of(network: IntegerNetwork) -> list[Problem]:
@@ -150,6 +151,27 @@ def _problems_of_synapses(network: IntegerNetwork, group: IntegerSynapses) -> It
         yield Problem(group.name, f"needs delays from 0 to {LONGEST_DELAY}")
     if abs(group.exponent) > LARGEST_SHIFT:
         yield Problem(group.name, "needs a weight exponent", f"it is {group.exponent}")
+    largest = max(int(group.weight.max(initial=0)), -int(group.weight.min(initial=0)))
+    fan_in = math.prod(group.weight.shape[1:])
+    reach = largest * fan_in * _largest_value(network[group.source])
+    if reach >= LARGEST_SUM or reach << max(group.exponent, 0) >= LARGEST_SUM:
+        # Proofs are sums themselves, which must not wrap.
+        yield Problem(
+            group.name,
+            f"needs weights whose sums stay below {LARGEST_SUM}",
+            f"{fan_in} weights of up to {largest} are shifted by {group.exponent}",
+        )
+
+
+def _largest_value(population: IntegerPopulation) -> int:
+    """Return the largest magnitude of what a population sends."""
+    match population:
+        case IntegerInput():
+            return max(abs(population.minimum), abs(population.maximum))
+        case IntegerRelay():
+            return population.largest
+        case IntegerNeurons():
+            return population.most
 
 
 def _problems_of_convolution(

@@ -300,18 +300,22 @@ def _merge(first: Conv2d, second: Conv2d) -> Conv2d:
         spacing.append((first.dilation[axis], step))
         reach.append((outer - 1) * step + (inner - 1) * first.dilation[axis] + 1)
     one, two, groups = _aligned(first, second)
-    weight = np.zeros((len(second.weight), two.shape[1] if one is None else one.shape[1], *reach))
+    # Taps first, so that all weights of a tap lie side by side.
+    inputs = two.shape[1] if one is None else one.shape[1]
+    merged = np.zeros((*reach, len(second.weight), inputs))
+    by_tap = np.ascontiguousarray(two.transpose(2, 3, 0, 1))
+    own = one is None
+    kernels = _own_channel(first.weight[:, 0], second).transpose(2, 3, 0, 1) if one is None else one
     for row in range(taps[0][1]):
         for column in range(taps[1][1]):
             top, left = row * spacing[0][1], column * spacing[1][1]
             rows = slice(top, top + (taps[0][0] - 1) * spacing[0][0] + 1, spacing[0][0])
             columns = slice(left, left + (taps[1][0] - 1) * spacing[1][0] + 1, spacing[1][0])
-            tap = two[:, :, row, column]
-            if one is None:
-                kernels = _own_channel(first.weight[:, 0], second)
-                weight[:, :, rows, columns] += tap[:, :, np.newaxis, np.newaxis] * kernels
-            else:
-                weight[:, :, rows, columns] += _mix(tap, one, groups)
+            tap = by_tap[row, column]
+            merged[rows, columns] += (
+                tap * kernels if own else _mix(tap, kernels, groups).transpose(2, 3, 0, 1)
+            )
+    weight = merged.transpose(2, 3, 0, 1)
     return Conv2d(
         weight,
         np.zeros(len(weight)),
@@ -353,7 +357,7 @@ def _own_channel(kernels: Float, second: Conv2d) -> Float:
     inputs = second.weight.shape[1]
     per_group = len(second.weight) // second.groups
     if (kernels == kernels[:1]).all():
-        return kernels[:1]  # as in a pool: broadcasts
+        return kernels[:1, np.newaxis]  # as in a pool: broadcasts
     group = np.arange(len(second.weight)) // per_group
     own: Float = kernels[group[:, np.newaxis] * inputs + np.arange(inputs)]
     return own

@@ -145,16 +145,16 @@ def _checksum_of(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _smallest_type(values: NDArray[Any]) -> NDArray[Any]:
+def _smallest_type(values: NDArray[Any]) -> np.dtype[Any]:
+    """Return the narrowest type that holds `values`; real numbers keep theirs."""
     if values.dtype.kind == "f":
-        return values
+        return values.dtype
+    least, most = (int(values.min()), int(values.max())) if values.size else (0, 0)
     for dtype in (np.int8, np.int16, np.int32):
         information = np.iinfo(dtype)
-        if values.size == 0 or (
-            values.min() >= information.min and values.max() <= information.max
-        ):
-            return values.astype(dtype)
-    return values
+        if information.min <= least and most <= information.max:
+            return np.dtype(dtype)
+    return values.dtype
 
 
 def tensors_of(network: IntegerNetwork) -> dict[str, NDArray[Any]]:
@@ -168,12 +168,13 @@ def tensors_of(network: IntegerNetwork) -> dict[str, NDArray[Any]]:
     }
     tensors |= {f"weight/{group.name}": group.weight for group in network.synapses}
     tensors |= {f"delay/{group.name}": group.delay for group in network.synapses}
-    return {name: _smallest_type(values) for name, values in tensors.items()}
+    return {
+        name: values.astype(_smallest_type(values), copy=False) for name, values in tensors.items()
+    }
 
 
 def _tensor_entry(values: NDArray[Any]) -> dict[str, Any]:
-    stored = _smallest_type(values)
-    return {"shape": list(stored.shape), "dtype": str(stored.dtype)}
+    return {"shape": list(values.shape), "dtype": str(_smallest_type(values))}
 
 
 def _number_or_tensor(values: NDArray[Any]) -> Any:
@@ -236,7 +237,7 @@ def _population(entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -
         if values.dtype.kind not in kinds or not np.isfinite(values).all():
             raise ValueError(f"'{field}' of '{name}' holds {values.dtype}")
         fields[field] = values.astype(dtype)
-    fields["bias_mantissa"] = tensors[f"bias/{name}"].astype(np.int64)
+    fields["bias_mantissa"] = _integers(tensors, f"bias/{name}")
     for values in fields.values():
         np.broadcast_to(values, shape)
     return IntegerNeurons(
@@ -252,6 +253,14 @@ def _population(entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -
         refractory=_whole(entry["refractory"]),
         saturates=bool(_one_of(entry["saturates"], (False, True))),
     )
+
+
+def _integers(tensors: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    """Return a tensor as it is stored, which must be in integers; what it is for widens it."""
+    values = tensors[name]
+    if values.dtype.kind != "i":
+        raise ValueError(f"'{name}' holds {values.dtype}")
+    return values
 
 
 def _whole(value: Any) -> int:
@@ -288,12 +297,12 @@ def _synapses(entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> 
         str(entry["name"]),
         str(entry["source"]),
         str(entry["target"]),
-        tensors[f"weight/{entry['name']}"].astype(np.int64),
+        _integers(tensors, f"weight/{entry['name']}"),
         None
         if geometry is None
         else Geometry(**{key: _tuple_or_int(value) for key, value in geometry.items()}),
         exponent=int(entry["exponent"]),
-        delay=tensors[f"delay/{entry['name']}"].astype(np.int64),
+        delay=_integers(tensors, f"delay/{entry['name']}"),
         on_host=entry["computed_by"] == "host",
         source_view=tuple(int(extent) for extent in entry["source_view"]),
         target_view=tuple(int(extent) for extent in entry["target_view"]),

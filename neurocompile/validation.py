@@ -245,11 +245,24 @@ def probe_inputs(
 
 def cost(network: Network, *, steps: int, calibrated: bool) -> float:
     """Return about how many multiplications it takes to validate `network`."""
+    samples = RANDOM_SAMPLES + (CALIBRATION_SAMPLES if calibrated else 0)
+    stages = 7
+    return _multiplications(network) * samples * min(steps, MOST_STEPS) * stages
+
+
+def affordable_samples(
+    network: Network, *, steps: int, least: int, most: int, multiplications: float
+) -> int:
+    """Return how many samples of `steps` steps run in so many `multiplications`: `least` to `most`."""
+    fitting = int(multiplications / max(1.0, _multiplications(network) * steps))
+    return min(max(fitting, least), most)
+
+
+def _multiplications(network: Network) -> float:
+    """Return about how many multiplications one step of one sample takes."""
     synapses = 0
     for name, node in network.nodes.items():
         if isinstance(node, Dense | Conv2d):
             pixels = 1 if isinstance(node, Dense) else math.prod(network.shapes[name][1:])
             synapses += node.weight.size * pixels
-    samples = RANDOM_SAMPLES + (CALIBRATION_SAMPLES if calibrated else 0)
-    stages = 7
-    return float(synapses) * samples * min(steps, MOST_STEPS) * stages
+    return float(synapses)

@@ -23,6 +23,7 @@ from neurocompile.target import find
 from neurocompile.validation import (
     AFFORDABLE,
     Validator,
+    affordable_samples,
     compare_exactly,
     cost,
     measure,
@@ -272,6 +273,21 @@ def test_the_cost_by_hand(chain: Chain) -> None:
 
     assert cost(network, steps=5, calibrated=False) == 9 * 12 * 4 * 5 * 7
     assert cost(network, steps=100, calibrated=True) == 9 * 12 * 8 * 16 * 7
+
+
+def test_long_networks_are_run_on_fewer_samples(chain: Chain) -> None:
+    """9 weights at each of 4 x 3 pixels, over 10 steps: 1080 multiplications a sample."""
+    network = chain((1, 4, 3), {"conv": Conv2d(np.ones((1, 1, 3, 3)), np.zeros(1), padding=(1, 1))})
+
+    def samples(multiplications: float) -> int:
+        return affordable_samples(
+            network, steps=10, least=2, most=8, multiplications=multiplications
+        )
+
+    assert samples(5 * 1080) == 5
+    assert samples(6 * 1080 - 1) == 5
+    assert samples(1) == 2
+    assert samples(1e12) == 8
 
 
 def validation_facts(network: Network, **options: Any) -> Any:

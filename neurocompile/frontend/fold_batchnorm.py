@@ -29,10 +29,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neurocompile.errors import Problem, UnsupportedError, raise_all
+from neurocompile.frontend.find_shapes import find_shapes
 from neurocompile.frontend.modules.channel_affine import (
     ChannelAffine,
     NotAffineError,
@@ -104,7 +104,7 @@ def fold_batchnorm(
     """
     folded = evaluation_copy(graph)
     if input_shape is not None:
-        _find_shapes(folded, input_shape)
+        find_shapes(folded, input_shape, batch=2)
     folder = _Folder(folded)
     for node in list(folded.graph.nodes):
         folder.fold(node)
@@ -417,11 +417,3 @@ def _pads(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
     if layer.padding == "same":
         return any(size > 1 for size in layer.kernel_size)
     return any(layer.padding)
-
-
-def _find_shapes(graph: fx.GraphModule, shape: Sequence[int]) -> None:
-    """Note the shape of each traced tensor in its node, as `meta["tensor_meta"]`; the batch is 2."""
-    held = (*graph.parameters(), *graph.buffers())
-    kind = next((tensor.dtype for tensor in held if tensor.is_floating_point()), torch.float32)
-    with torch.no_grad():
-        ShapeProp(graph).propagate(torch.zeros(2, *shape, dtype=kind), 1)

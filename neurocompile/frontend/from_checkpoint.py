@@ -27,16 +27,22 @@ from neurocompile.frontend.from_nir import Imported, from_nir
 from neurocompile.frontend.plain_pools import plain_pools
 from neurocompile.frontend.to_nir import to_nir, write_nir
 from neurocompile.frontend.to_torch import to_torch
+from neurocompile.ir import Network
 from neurocompile.program import GRAPH, REFERENCE, Program
 from neurocompile.target import Progress
 from neurocompile.tensors import npz_bytes
 from neurocompile.training.checkpoint import Trained, load_checkpoint, rebuild
 from neurocompile.training.networks import SpikingNetwork, spikes_of, trace
+from neurocompile.validation import affordable_samples
 
 PROBE_SAMPLES = 32
+FEWEST_SAMPLES = 2  # of networks whose samples are long: each compares millions of spikes
+PROBE_MULTIPLICATIONS = 3e10  # of one run of the probe: about a second
 PROBE_SEED = 20260214
 LOGIT_TOLERANCE = 1e-5
 SAMPLES_AT_ONCE = 128
+
+Shown = tuple[torch.Tensor, dict[str, torch.Tensor]]  # a network's outputs, and spikes by layer
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,6 @@ def from_checkpoint(source: Path) -> FoldedGraph:
     shape = trained.network.input_shape
     body = plain_pools(fold_batchnorm(trace(trained.network.body), input_shape=shape), shape)
     folded = SpikingNetwork(body, shape)
-    probe = _probe(trained)
-    folding = _compare_folding(trained.network, folded, probe)
     graph = to_nir(
         body,
         shape,
@@ -73,7 +77,10 @@ def from_checkpoint(source: Path) -> FoldedGraph:
         write_nir(path, graph)
         content = path.read_bytes()
         imported = from_nir(path)
-    _prove_file(folded, imported, probe)
+    probe = _probe(trained, imported.network)
+    after = spikes_of(folded, probe)
+    folding = _compare_folding(spikes_of(trained.network, probe), after)
+    _prove_file(after, spikes_of(to_torch(imported.network), probe))
     state = {name: values.numpy() for name, values in trained.network.state_dict().items()}
     return FoldedGraph(
         nir=content,
@@ -115,22 +122,29 @@ def run_reference(
     }
 
 
-def _probe(trained: Trained) -> torch.Tensor:
+def _probe(trained: Trained, network: Network) -> torch.Tensor:
     """Return random inputs over the whole range of values that the network can see."""
     generator = torch.Generator().manual_seed(PROBE_SEED)
-    shape = (PROBE_SAMPLES, trained.settings.timesteps, *trained.network.input_shape)
+    steps = trained.settings.timesteps
+    samples = affordable_samples(
+        network,
+        steps=steps,
+        least=FEWEST_SAMPLES,
+        most=PROBE_SAMPLES,
+        multiplications=PROBE_MULTIPLICATIONS,
+    )
+    shape = (samples, steps, *trained.network.input_shape)
     values = torch.rand(shape, generator=generator)
     limits = trained.input_range
     values = limits.minimum + values * (limits.maximum - limits.minimum)
     return torch.round(values / limits.step) * limits.step if limits.step else values
 
 
-def _compare_folding(
-    unfolded: SpikingNetwork, folded: SpikingNetwork, probe: torch.Tensor
-) -> dict[str, Any]:
-    before, spikes_before = spikes_of(unfolded, probe)
-    after, spikes_after = spikes_of(folded, probe)
-    flipped = torch.zeros(len(probe), dtype=torch.bool)
+def _compare_folding(unfolded: Shown, folded: Shown) -> dict[str, Any]:
+    """Return how folding changed what the trained network shows; raises `EquivalenceError`."""
+    before, spikes_before = unfolded
+    after, spikes_after = folded
+    flipped = torch.zeros(len(before), dtype=torch.bool)
     flips = slots = 0
     for name, spikes in spikes_before.items():
         differs = spikes != spikes_after[name]
@@ -148,7 +162,7 @@ def _compare_folding(
             )
         )
     return {
-        "probe_samples": len(probe),
+        "probe_samples": len(before),
         "spikes_compared": slots,
         "spikes_flipped": flips,
         "samples_with_flips": int(flipped.sum()),
@@ -156,9 +170,10 @@ def _compare_folding(
     }
 
 
-def _prove_file(folded: SpikingNetwork, imported: Imported, probe: torch.Tensor) -> None:
-    output, spikes = spikes_of(folded, probe)
-    read_output, read_spikes = spikes_of(to_torch(imported.network), probe)
+def _prove_file(folded: Shown, read: Shown) -> None:
+    """Raise `EquivalenceError` unless the file shows what the folded network does."""
+    output, spikes = folded
+    read_output, read_spikes = read
     problems = [
         Problem(
             name,

@@ -64,10 +64,13 @@ from neurocompile.ir import (
 from neurocompile.reference import simulate
 from neurocompile.training.networks import SpikingNetwork
 from neurocompile.training.neurons import LIF as OwnLIF  # noqa: N811 - a class, for all its letters
+from neurocompile.validation import affordable_samples
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 PROOF_SAMPLES = 4
+FEWEST_SAMPLES = 2  # of networks whose samples are long: each compares millions of spikes
 PROOF_STEPS = 8
+PROOF_MULTIPLICATIONS = 1e10  # of the network, in float64: about a second
 PROOF_SEED = 20260214
 ROUNDING = 1e-4  # of float32 membranes, relative to the larger of their size and the threshold's
 SPIKES = InputRange(0, 1, 1)
@@ -428,7 +431,7 @@ def _prove(module: nn.Module, run: _Run, network: Network) -> str:
     inputs = _probe(network, steps, constant=run.layout == "constant")
     spikes, outputs = _record(module, run, inputs)
     trace = simulate(network, inputs, membranes=True)
-    alive = np.ones(PROOF_SAMPLES, bool)
+    alive = np.ones(len(inputs), bool)
     compared = rounded = 0
     problems: list[Problem] = []
     for step in range(steps):
@@ -464,7 +467,7 @@ def _prove(module: nn.Module, run: _Run, network: Network) -> str:
             break
     raise_all(EquivalenceError, problems)
     raise_all(EquivalenceError, _compare_outputs(run, outputs, trace.output, alive))
-    words = f"{compared} spikes of {PROOF_SAMPLES} random samples are the module's"
+    words = f"{compared} spikes of {len(inputs)} random samples are the module's"
     return f"{words}, {rounded} but for rounding" if rounded else words
 
 
@@ -489,7 +492,14 @@ def _probe(network: Network, steps: int, *, constant: bool) -> NDArray[np.float3
     assert isinstance(node, Input)
     limits = node.range or SPIKES
     generator = np.random.default_rng(PROOF_SEED)
-    shape = (PROOF_SAMPLES, 1 if constant else steps, *node.shape)
+    samples = affordable_samples(
+        network,
+        steps=steps,
+        least=FEWEST_SAMPLES,
+        most=PROOF_SAMPLES,
+        multiplications=PROOF_MULTIPLICATIONS,
+    )
+    shape = (samples, 1 if constant else steps, *node.shape)
     values = generator.uniform(limits.minimum, limits.maximum, shape)
     if limits.step:
         values = limits.minimum + np.rint((values - limits.minimum) / limits.step) * limits.step

@@ -8,6 +8,7 @@ gives the same one, so that there is no need to believe in either.
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import h5py
 import nir
 import numpy as np
+from numpy.typing import NDArray
 
 from neurocompile import __version__
 from neurocompile.data import InputRange
@@ -32,6 +34,7 @@ from neurocompile.frontend.read_nir import read_nir
 from neurocompile.ir import Network, Node
 
 LARGEST_UNPACKED = 1024  # bytes of an array
+PROBED = 1 << 16  # bytes of an array that tell whether it packs
 
 
 def network_to_nir(network: Network) -> bytes:
@@ -153,5 +156,13 @@ def _write(group: Any, values: Mapping[str, Any]) -> None:
         elif isinstance(value, str) or value.dtype == object:
             group.create_dataset(key, data=value, dtype=h5py.string_dtype())
         else:
-            packed = {"compression": "gzip"} if value.nbytes > LARGEST_UNPACKED else {}
+            packed = {"compression": "gzip"} if _packs(value) else {}
             group.create_dataset(key, data=value, **packed)
+
+
+def _packs(value: NDArray[Any]) -> bool:
+    """Return whether gzip makes an array half as large: one for each neuron often is, weights are not."""
+    if value.nbytes <= LARGEST_UNPACKED:
+        return False
+    first = value.ravel()[: PROBED // value.itemsize].tobytes()
+    return len(zlib.compress(first, 1)) < len(first) // 2

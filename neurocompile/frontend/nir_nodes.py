@@ -91,7 +91,7 @@ def array_of(
     fields: Fields, name: str, ndim: int | None = None, *, finite: bool = True
 ) -> NDArray[np.float64]:
     """
-    Return the numbers in a field of a node, in float64.
+    Return the numbers in a field of a node, in float64, read-only.
 
     Raises `MalformedError` where there are none, another number of axes than `ndim`, or numbers that
     are not `finite` (without it NaN alone is refused).
@@ -105,7 +105,9 @@ def array_of(
         )
     if np.isnan(value).any() or (finite and not np.isfinite(value).all()):
         raise MalformedError(not_finite(name, value))
-    return value.astype(np.float64)
+    numbers = value.astype(np.float64, order="C")
+    numbers.flags.writeable = False  # so that the node that it becomes need not copy it
+    return numbers
 
 
 def not_finite(name: str, value: NDArray[Any]) -> Reason:

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
+
+from neurocompile.frontend.find_shapes import find_shapes
 
 IMAGE_AXES = {2, 3}
 
@@ -46,15 +47,6 @@ def plain_pools(graph: fx.GraphModule, input_shape: Sequence[int]) -> fx.GraphMo
         changed.graph.erase_node(node)
     changed.recompile()
     return changed
-
-
-def find_shapes(graph: fx.GraphModule, input_shape: Sequence[int]) -> None:
-    """Note the shape of each traced tensor in its node, as `meta["tensor_meta"]`; batch is 1."""
-    was_training = graph.training
-    graph.eval()
-    with torch.no_grad():
-        ShapeProp(graph).propagate(torch.zeros(1, *input_shape), 1)
-    graph.train(was_training)
 
 
 def _call(graph: fx.GraphModule, name: str, module: nn.Module, argument: Any) -> fx.Node:

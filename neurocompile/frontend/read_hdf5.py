@@ -127,7 +127,7 @@ class _Reader:
         value = item[()]
         if string is not None or item.dtype.kind == "S":
             return _text(value)
-        return np.array(value)
+        return np.asarray(value)
 
     def _spend(self, name: str, size: int) -> None:
         self.left -= size

@@ -33,6 +33,7 @@ from neurocompile import __version__
 from neurocompile.atomic import replacing
 from neurocompile.data import InputRange
 from neurocompile.errors import Problem, UnsupportedError, raise_all
+from neurocompile.frontend.find_shapes import find_shapes
 from neurocompile.frontend.nir_modules import (
     InexpressibleError,
     flatten,
@@ -41,7 +42,7 @@ from neurocompile.frontend.nir_modules import (
     place_channels,
     shape_after,
 )
-from neurocompile.frontend.plain_pools import find_shapes, plain_pools
+from neurocompile.frontend.plain_pools import plain_pools
 from neurocompile.integer import Shape
 from neurocompile.training.neurons import LIF
 

@@ -47,6 +47,7 @@ from neurocompile.ir import (
     Output,
     Reshape,
     frozen_array,
+    output_shape,
 )
 from neurocompile.legal import LONGEST_DELAY
 from neurocompile.linear import (
@@ -261,8 +262,18 @@ class _Walk:
             for path in ([whole] if isinstance(linear, Diagonal) else _by_steps(whole))
         ]
         self._check_paths(name, len(paths))
-        constant = apply_stateless(node, arriving.constant[np.newaxis])[0]
-        return Arriving(_merged(paths), constant)
+        return Arriving(_merged(paths), _constant_of(node, arriving.constant))
+
+
+def _constant_of(node: Linear, constant: Float) -> Float:
+    """Return what `node` makes of a constant; of silence it is known: the bias, everywhere."""
+    if constant.any():
+        made: Float = apply_stateless(node, constant[np.newaxis])[0]
+        return made
+    silence: Float = np.zeros(output_shape(node, constant.shape))
+    if not isinstance(node, Dense | Conv2d):
+        return silence
+    return silence + node.bias.reshape(-1, *[1] * (silence.ndim - 1))
 
 
 def _delayed(name: str, node: Delay, arriving: Arriving) -> Arriving:

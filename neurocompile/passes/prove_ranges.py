@@ -38,6 +38,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from neurocompile.blocks import row_blocks
 from neurocompile.errors import Problem, RangeError, raise_all
 from neurocompile.integer import (
     NO_FLOOR,
@@ -211,16 +212,14 @@ def _forgetful(limits: Limits) -> int:
 def sum_range(network: IntegerNetwork, group: IntegerSynapses) -> tuple[Integer, Integer]:
     """Return the smallest and largest partial sum of `group`, one per neuron of its target, in order."""
     least, most = _values(network, group.source)
-    flat = group.weight.reshape(len(group.weight), -1)
-    positive = np.maximum(flat, 0).sum(1)
-    negative = np.minimum(flat, 0).sum(1)
+    negative, positive = _sums_by_sign(group.weight)
     low = positive * min(least, 0) + negative * max(most, 0)
     high = positive * max(most, 0) + negative * min(least, 0)
     if group.exponent > 0:
         low, high = low << group.exponent, high << group.exponent
     elif group.exponent < 0:
         # The sum of each delay is rounded by itself.
-        roundings = max(1, np.unique(group.delay).size)
+        roundings = max(1, np.unique(group.delay).size) if group.delay.ndim else 1
         low = (low >> -group.exponent) - (roundings - 1)
         high = -(-high >> -group.exponent) + (roundings - 1)
     if group.geometry is not None:
@@ -228,6 +227,17 @@ def sum_range(network: IntegerNetwork, group: IntegerSynapses) -> tuple[Integer,
         pixels = view[1] * view[2]
         return np.repeat(low, pixels), np.repeat(high, pixels)
     return low, high
+
+
+def _sums_by_sign(weight: Integer) -> tuple[Integer, Integer]:
+    """Return the sums of the negative and of the positive weights in each row of `weight`."""
+    negative: Integer = np.empty(len(weight), np.int64)
+    total: Integer = np.empty(len(weight), np.int64)
+    flat = weight.reshape(len(weight), -1)
+    for rows in row_blocks(flat):
+        negative[rows] = np.minimum(flat[rows], 0).sum(1)
+        total[rows] = flat[rows].sum(1)
+    return negative, total - negative
 
 
 def _values(network: IntegerNetwork, name: str) -> tuple[int, int]:
@@ -302,12 +312,20 @@ def _relayed(network: IntegerNetwork, relay: IntegerRelay, limits: Limits) -> It
         )
 
 
+def _all_multiples(values: Integer, step: int) -> bool:
+    """Return whether all `values` are multiples of `step`."""
+    if step & (step - 1):
+        return not (values % step).any()
+    # The bits below a power of two say it, of all values at once.
+    return int(np.bitwise_or.reduce(values, axis=None)) & (step - 1) == 0
+
+
 def _weights(group: IntegerSynapses, limits: Limits) -> Iterable[Problem]:
     weight: NDArray[np.int64] = group.weight
     if not weight.size:
         return
     least, most = int(weight.min()), int(weight.max())
-    if (weight % limits.weight_step).any():
+    if not _all_multiples(weight, limits.weight_step):
         # Synapses of one sign keep the bit that a mixed group spends on it.
         if least < 0 or most > limits.excitatory_maximum:
             yield Problem(

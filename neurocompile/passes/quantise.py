@@ -27,19 +27,21 @@ the host in integers of up to 16 bits, whose sums the chip receives as input cur
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from neurocompile.blocks import row_blocks
 from neurocompile.errors import OptionError, Problem, RangeError, raise_all
 from neurocompile.integer import (
     NO_FLOOR,
     READOUT_THRESHOLD,
     STATE_FRACTION_BITS,
     Geometry,
+    Integer,
     IntegerInput,
     IntegerNetwork,
     IntegerNeurons,
@@ -148,7 +150,7 @@ def quantise(
 
     on_host = frozenset(group.name for group in network.synapses if group.source in analogue)
     on_chip = _Quantiser(limits, weight_bits, steps, saturating, network.weight_unit)
-    by_host = _Quantiser(limits, weight_bits, steps, saturating, network.weight_unit, on_host)
+    by_host = replace(on_chip, on_host=on_host)  # and what both do alike is done once
     if first_layer == "host":
         return by_host.run(network, inputs, "host", "asked for")
     if first_layer == "graded":
@@ -187,13 +189,34 @@ def _quantise_input(population: InputPopulation, limits: Limits) -> IntegerInput
 
 
 @dataclass(frozen=True)
+class _Fit:
+    """
+    The integers of one population, and of the synapses into it.
+
+    `lowered` is by how much the range proof shrank their scale, `cramped` the biases before it.
+    """
+
+    neurons: IntegerNeurons
+    groups: tuple[IntegerSynapses, ...]
+    lowered: float
+    cramped: float
+
+
+@dataclass(frozen=True)
 class _Quantiser:
+    """
+    Quantises one network; `fits` are those found so far, by all that they depend on.
+
+    Copies with another `on_host` share them.
+    """
+
     limits: Limits
     weight_bits: int
     steps: int
     saturating: bool
     weight_unit: float | None = None
     on_host: frozenset[str] = frozenset()
+    fits: dict[Hashable, _Fit] = field(default_factory=dict)
 
     def run(
         self,
@@ -227,22 +250,19 @@ class _Quantiser:
                 continue
             try:
                 into = network.into(population.name)
-                neurons, groups, factor, by_bias = self._fit(
-                    population,
-                    into,
-                    self._sources(population, into, known, undecided),
-                    silent_steps.get(population.name, 0),
-                )
+                sources = self._sources(population, into, known, undecided)
+                silent = silent_steps.get(population.name, 0)
+                fit = self._fit_once(population, into, sources, silent)
             except RangeError as error:
                 problems += error.problems
                 continue
-            known[neurons.name] = neurons
-            populations.append(neurons)
-            synapses += groups
-            if factor > 1:
-                lowered[population.name] = factor
-            if by_bias > 1:
-                cramped[population.name] = by_bias
+            known[population.name] = fit.neurons
+            populations.append(fit.neurons)
+            synapses += fit.groups
+            if fit.lowered > 1:
+                lowered[population.name] = fit.lowered
+            if fit.cramped > 1:
+                cramped[population.name] = fit.cramped
         raise_all(RangeError, problems)
         integers = IntegerNetwork(tuple(populations), tuple(synapses), network.outputs)
         return Quantised(integers, first_layer, reason, lowered, cramped)
@@ -273,18 +293,33 @@ class _Quantiser:
             sources[name] = _stand_in(name, most)
         return sources
 
+    def _fit_once(
+        self,
+        population: SpikingPopulation | ReadoutPopulation,
+        groups: tuple[SynapseGroup, ...],
+        inputs: Mapping[str, IntegerPopulation],
+        silent_steps: int,
+    ) -> _Fit:
+        """Return what `_fit` does; once, for one population and what feeds it."""
+        on_host = tuple(group.name for group in groups if group.name in self.on_host)
+        # Of neurons only the number of spikes matters to others; inputs and relays are plain numbers.
+        sent = tuple(
+            (name, item.most if isinstance(item, IntegerNeurons) else item)
+            for name, item in inputs.items()
+        )
+        key = (population.name, on_host, sent)
+        if key not in self.fits:
+            self.fits[key] = self._fit(population, groups, inputs, silent_steps)
+        return self.fits[key]
+
     def _fit(
         self,
         population: SpikingPopulation | ReadoutPopulation,
         groups: tuple[SynapseGroup, ...],
         inputs: Mapping[str, IntegerPopulation],
         silent_steps: int,
-    ) -> tuple[IntegerNeurons, tuple[IntegerSynapses, ...], float, float]:
-        """
-        Return the integers at the largest scale whose range proof holds.
-
-        Besides, by how much the proof shrank the scale, and the biases before it.
-        """
+    ) -> _Fit:
+        """Return the integers at the largest scale whose range proof holds."""
         allowed = self._wished_scale(population, groups, inputs)
         wanted = scale = min(allowed, self._scale_of_biases(population))
         if self.weight_unit is not None:
@@ -308,11 +343,12 @@ class _Quantiser:
                 raise_all(RangeError, excess(bound))
             if not list(excess(bound)):
                 _refuse_vanished(population, groups, integers, wanted / scale, self.steps)
-                return neurons, integers, wanted / scale, allowed / wanted
+                return _Fit(neurons, integers, wanted / scale, allowed / wanted)
             overshoot = max(
                 bound.current / bound.current_limit, bound.membrane / bound.membrane_limit
             )
             scale = neurons.scale / max(overshoot, 1.001)
+            del integers, probe  # as large as the next ones
         raise RangeError(*excess(bound))
 
     def _wished_scale(
@@ -328,7 +364,7 @@ class _Quantiser:
         if isinstance(population, SpikingPopulation) and population.threshold.any():
             candidates = [self.limits.threshold_maximum / float(population.threshold.max())]
         for group in groups:
-            largest = float(np.abs(group.operator.weight).max(initial=0))
+            largest = _magnitude(group.operator.weight)
             if largest > 0 and group.name not in self.on_host:
                 candidates.append(highest * _payload_scale(group, inputs) / largest)
         return min(candidates)
@@ -472,21 +508,39 @@ class _Quantiser:
         inputs: Mapping[str, IntegerPopulation],
     ) -> IntegerSynapses:
         operator = group.operator
-        real = operator.weight * (scale / _payload_scale(group, inputs))
+        real = operator.weight
+        factor = scale / _payload_scale(group, inputs)
         integers = _without_weights(group)
         if group.name in self.on_host:
-            largest = float(np.abs(real).max(initial=0)) or 1.0
-            room = ((1 << (HOST_WEIGHT_BITS - 1)) - 1) / largest
+            room = ((1 << (HOST_WEIGHT_BITS - 1)) - 1) / (_magnitude(real) * factor or 1.0)
             fraction_bits = min(max(0, math.floor(math.log2(room))), HOST_FRACTION_BITS)
-            weight = np.rint(real * 2.0**fraction_bits)
+            weight = _integers(real, lambda part: np.rint(part * factor * 2.0**fraction_bits))
             return replace(integers, weight=weight, exponent=-fraction_bits, on_host=True)
         if self.weight_unit is not None:
-            return replace(integers, weight=np.rint(real))
+            return replace(integers, weight=_integers(real, lambda part: np.rint(part * factor)))
         unit = self.limits.weight_unit(self.weight_bits)
         highest = self.limits.largest_weight(self.weight_bits)
-        return replace(
-            integers, weight=np.clip(np.rint(real / unit) * unit, -highest - unit, highest)
+        lowest = -highest - unit
+        weight = _integers(
+            real, lambda part: np.clip(np.rint(part * factor / unit) * unit, lowest, highest)
         )
+        return replace(integers, weight=weight)
+
+
+def _integers(
+    values: NDArray[np.float64], function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> Integer:
+    """Return what `function` makes of each of `values`, which are whole numbers; read-only."""
+    result: Integer = np.empty(values.shape, np.int64)
+    for rows in row_blocks(values):
+        result[rows] = function(values[rows])
+    result.flags.writeable = False
+    return result
+
+
+def _magnitude(values: NDArray[np.float64]) -> float:
+    """Return the largest magnitude in `values`, 0 if there are none."""
+    return max(float(values.max(initial=0)), -float(values.min(initial=0)))
 
 
 def _refuse_vanished(

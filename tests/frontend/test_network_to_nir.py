@@ -51,6 +51,27 @@ def written(network: Network, path: Path) -> Path:
     return path
 
 
+def test_weights_are_stored_as_they_are_and_equal_neurons_packed(
+    chain: Chain, lif: Callable[..., LIF], tmp_path: Path
+) -> None:
+    network = chain(
+        (40,), {"fc": Dense(generator.normal(size=(600, 40)), np.zeros(600)), "lif": lif((600,))}
+    )
+
+    path = written(network, tmp_path / "graph.nir")
+
+    with h5py.File(path) as file:
+        packed = {
+            name: item.compression == "gzip"
+            for node in ("fc", "lif")
+            for name, item in file[f"node/nodes/{node}"].items()
+            if isinstance(item, h5py.Dataset) and item.ndim
+        }
+    assert packed["weight"] is False
+    assert packed["v_threshold"] is True
+    check_equal(read(path), network)
+
+
 def read(path: Path) -> Network:
     network = exact_network(read_nir(path))
     assert network is not None

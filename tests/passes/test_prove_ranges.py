@@ -26,7 +26,13 @@ from neurocompile.integer import (
 )
 from neurocompile.ir import Input, Network
 from neurocompile.passes.assemble import assemble
-from neurocompile.passes.prove_ranges import bound_of, geometric, most_spikes, prove_ranges
+from neurocompile.passes.prove_ranges import (
+    bound_of,
+    geometric,
+    most_spikes,
+    prove_ranges,
+    sum_range,
+)
 from neurocompile.passes.quantise import quantise
 
 OneLayer = Callable[..., IntegerNetwork]
@@ -71,6 +77,37 @@ def test_odd_weights_and_weights_beyond_eight_bits_are_refused(
         RangeError, match="layer 'w' needs weights from -256 to 254, but they reach from 256 to 256"
     ):
         prove_ranges(one_layer([[256]]), LIMITS, steps=1)
+
+
+def test_one_odd_weight_among_many_is_refused(one_layer: Callable[..., IntegerNetwork]) -> None:
+    weight = np.full((300, 200), -2)
+    prove_ranges(one_layer(weight), LIMITS, steps=1)
+    weight[299, 199] = 1
+
+    with pytest.raises(RangeError, match="layer 'w' needs weights that are multiples of 2"):
+        prove_ranges(one_layer(weight), LIMITS, steps=1)
+
+
+def test_weights_may_be_three_apart(one_layer: Callable[..., IntegerNetwork]) -> None:
+    limits = replace(LIMITS, weight_step=3)
+    prove_ranges(one_layer([[-3, 6]]), limits, steps=1)
+
+    with pytest.raises(RangeError, match="multiples of 3, .* they reach from -3 to 4"):
+        prove_ranges(one_layer([[-3, 4]]), limits, steps=1)
+
+
+def test_sums_over_many_rows_are_those_of_each_row(
+    one_layer: Callable[..., IntegerNetwork],
+) -> None:
+    """The first row has the most below 0, the last one the most above: 400 weights each."""
+    weight = np.random.default_rng(0).integers(-30, 31, (300, 400)) * 2
+    weight[0], weight[-1] = -abs(weight[0]), abs(weight[-1])
+
+    network = one_layer(weight)
+
+    low, high = sum_range(network, network.synapses[0])
+    assert low.tolist() == [sum(value for value in row if value < 0) for row in weight.tolist()]
+    assert high.tolist() == [sum(value for value in row if value > 0) for row in weight.tolist()]
 
 
 @given(data=st.data())

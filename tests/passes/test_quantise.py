@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from neurocompile.data import InputRange
 from neurocompile.errors import OptionError, RangeError
 from neurocompile.integer import IntegerNetwork, IntegerNeurons, to_payload
 from neurocompile.ir import LIF, Conv2d, Dense, Input, Network, Node, Output
+from neurocompile.manifest import describe_network, tensors_of
 from neurocompile.passes.assemble import assemble
 from neurocompile.passes.prove_ranges import prove_ranges
 from neurocompile.passes.quantise import quantise
@@ -138,6 +140,55 @@ def test_auto_moves_a_first_layer_that_would_lose_bits_to_the_host(
     assert group.on_host
     assert group.exponent < 0
     prove_ranges(quantised.network, LIMITS, steps=4)
+
+
+@pytest.mark.parametrize("most", [1, None])
+def test_what_auto_tries_on_the_chip_leaves_no_trace_in_what_the_host_computes(
+    chain: Chain, lif: MakeLif, most: int | None
+) -> None:
+    """8.1 arrive at most, and a bit less than 1 is left: 9 spikes a step, of coarser weights 8."""
+    several = lif((1,), comparison=">=", reset="subtract", most_spikes=most, decay=1.0)
+    network = chain(
+        (27,),
+        {
+            "fc": dense(np.full((1, 27), 0.3)),
+            "one": several,
+            "two": dense([[0.7]]),
+            "next": several,
+        },
+        input_range=InputRange(0, 1, 1 / 255),
+    )
+    populations = assemble(network)
+
+    auto, host, graded = (
+        quantise(populations, LIMITS, steps=2, first_layer=first)
+        for first in ("auto", "host", "graded")
+    )
+
+    assert auto.first_layer == "host"
+    assert tensors_of(auto.network).keys() == tensors_of(host.network).keys()
+    for name, values in tensors_of(auto.network).items():
+        np.testing.assert_array_equal(values, tensors_of(host.network)[name], err_msg=name)
+    assert describe_network(auto.network) == describe_network(host.network)
+    assert (auto.lowered, auto.cramped) == (host.lowered, host.cramped)
+    first = [neurons_of(each.network, "one") for each in (host, graded)]
+    second = [neurons_of(each.network, "next") for each in (host, graded)]
+    assert first[0].scale != first[1].scale
+    assert [item.most for item in (*first, *second)] == ([9, 8, 7, 6] if most is None else [1] * 4)
+
+
+def test_quantising_takes_little_more_memory_than_its_integers(chain: Chain, lif: MakeLif) -> None:
+    """8 bytes a weight, of the scale that fits: those of the one that was too large are gone by then."""
+    weight = np.random.default_rng(0).normal(size=(500, 4000)) / 100
+    network = assemble(chain((4000,), {"fc": dense(weight), "lif": lif((500,))}))
+    tracemalloc.start()
+
+    quantised = quantise(network, LIMITS, steps=4)
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert quantised.lowered
+    assert peak < 1.3 * 8 * weight.size
 
 
 def test_graded_lowers_the_scale_until_the_proof_holds(chain: Chain, lif: MakeLif) -> None:
