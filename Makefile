@@ -5,10 +5,12 @@ PYTHON310 ?= python3.10
 BIN := .venv/bin
 READY := .venv/ready
 RUN := runs/demo
+THREADS := 2
 
 FRAMEWORKS := torch synsense spyx
 
-.PHONY: help demo test lint format wheel fuzz fuzz-again proof conformance conformance-docs netx bench clean
+.PHONY: help demo test lint format wheel fuzz fuzz-again proof conformance conformance-docs netx
+.PHONY: bench bench-compile bench-peers clean
 
 help: ## Show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -67,17 +69,32 @@ netx: $(READY) .conformance/netx/ready ## Load our .net files with lava-dl's net
 	$(@D)/bin/python -m pip install --quiet --no-deps --requirement $<
 	@touch $@
 
-bench: $(READY) ## Measure, side by side; writes benchmarks/results
-	$(BIN)/python benchmarks/first_path.py
+# As many threads for everybody who is measured: numpy's BLAS, PyTorch and compiled kernels.
+bench bench-peers: export OMP_NUM_THREADS := $(THREADS)
+bench bench-peers: export OPENBLAS_NUM_THREADS := $(THREADS)
+bench bench-peers: export NUMBA_NUM_THREADS := $(THREADS)
+
+bench: $(READY) ## Measure the integer engine beside Lava and PyTorch; writes benchmarks/results
+	$(BIN)/python benchmarks/engine.py
+
+bench-compile: $(READY) ## Measure what compiling the papers' deep networks takes
 	$(BIN)/python benchmarks/compile_deep.py
 
+bench-peers: $(READY) .bench/peers/ready ## Measure other frameworks' inference of the same network
+	$(BIN)/python benchmarks/compare_peers.py .bench/peers/bin/python
+
+.bench/peers/ready: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-deps --requirement $<
+	@touch $@
+
 clean: ## Remove what was built; runs stay
-	rm -rf .venv .conformance dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .conformance .bench dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # lava-nc declares Python 3.10 only; on newer ones it is installed besides and loaded through our shim.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,plot,loihi2,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,plot,fast,loihi2,dev]'
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 11))' \
 		|| $(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python --constraint constraints.txt lava-nc
 	@touch $@

@@ -327,7 +327,11 @@ neurocompile run runs/digits-loihi2 --input in.npz --output out.npz --on fixedpo
     metavar="all|NAME,...",
     help="Layers whose spikes to keep; membrane/NAME for membranes.",
 )
-@click.option("--on", metavar="NAME", help="Another executor of the same integers.")
+@click.option(
+    "--on",
+    metavar="NAME",
+    help="Another executor of the same integers, as fixedpoint or fixedpoint:definition.",
+)
 @click.option(
     "--steps", type=click.IntRange(1, MOST_STEPS), help="How often to show an input of one step."
 )

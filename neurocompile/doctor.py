@@ -18,6 +18,7 @@ PACKAGES = (
     ("pydantic", "training settings", "train"),
     ("scikit-learn", "the data set 'digits'", "train"),
     ("matplotlib", "pictures", "plot"),
+    ("numba", "running on 'fixedpoint' quickly", "fast"),
     ("lava-nc", "running on 'loihi2'", "loihi2"),
 )
 

@@ -133,9 +133,9 @@ class Program:
         They are (samples, steps, *input shape), or one such array per input, by name.
 
         `record` names spiking layers (or is "all"), and `membrane/<layer>`. `on` names another
-        executor of the same integers. A second call costs no second set-up. Raises `DataError` for
-        inputs that the proof does not cover, `ExecutionError` if the target fails or takes more than
-        `deadline` seconds.
+        executor of the same integers, and perhaps its engine: "fixedpoint:definition". A second call
+        costs no second set-up. Raises `DataError` for inputs that the proof does not cover,
+        `ExecutionError` if the target fails or takes more than `deadline` seconds.
         """
         payloads = self.payloads(inputs)
         names = self.resolve_record(record)
@@ -151,15 +151,27 @@ class Program:
 
     def _open(self, name: str) -> targets.Executor:
         """Open an executor; a target may need files that only its own compile half writes."""
-        if name not in (self.target, "fixedpoint"):
+        target_name, _, engine = name.partition(":")
+        if target_name not in (self.target, "fixedpoint"):
             raise OptionError(
                 Problem(
                     "",
                     f"a program for '{self.target}' cannot run on '{name}'",
-                    remedy=f"export it for '{name}', or leave --on out",
+                    remedy=f"export it for '{target_name}', or leave --on out",
                 )
             )
-        return targets.find(name).open(self)
+        target = targets.find(target_name)
+        if engine and engine not in target.engines:
+            raise OptionError(
+                Problem(
+                    "",
+                    f"target '{target_name}' has no engine '{engine}'",
+                    remedy=f"it has {', '.join(target.engines)}"
+                    if target.engines
+                    else "it has one",
+                )
+            )
+        return target.open(self, engine)
 
     def close(self) -> None:
         """Release what `run` set up; `run` may be called again."""
@@ -347,8 +359,9 @@ def load(directory: Path | str) -> Program:
     return program
 
 
-def _from_manifest(manifest: dict[str, Any], files: Mapping[str, bytes]) -> Program:
-    tensors = read_tensors(files[TENSORS], expected_tensors(manifest))
+def _from_manifest(manifest: dict[str, Any], files: dict[str, bytes]) -> Program:
+    # Neither the file nor its narrow arrays are kept beside the network that they become.
+    network = network_of(manifest, read_tensors(files.pop(TENSORS), expected_tensors(manifest)))
     known = {
         "format",
         "version",
@@ -364,7 +377,6 @@ def _from_manifest(manifest: dict[str, Any], files: Mapping[str, bytes]) -> Prog
         "checksums",
         "checksum",
     }
-    network = network_of(manifest, tensors)
     raise_all(ProgramFormatError, problems_of(network))
     program = Program(
         target=str(manifest["target"]),
@@ -375,7 +387,7 @@ def _from_manifest(manifest: dict[str, Any], files: Mapping[str, bytes]) -> Prog
         steps=int(manifest["steps"]),
         native_steps=None if manifest["native_steps"] is None else int(manifest["native_steps"]),
         facts={key: value for key, value in manifest.items() if key not in known},
-        extra_files={name: content for name, content in files.items() if name != TENSORS},
+        extra_files=files,
     )
     _prove_again(program)
     return program

@@ -118,8 +118,17 @@ class Target(Protocol):
         """Return whether programs can be run here."""
         ...
 
-    def open(self, program: Program) -> Executor:
-        """Return `program` ready to run; raises `MissingDependencyError` if nothing here can run it."""
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The names of several ways to run programs, with the same results; () if there is one."""
+        ...
+
+    def open(self, program: Program, engine: str = "") -> Executor:
+        """
+        Return `program` ready to run, by the engine named, or the best one for "".
+
+        Raises `MissingDependencyError` if nothing here can run it.
+        """
         ...
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -229,6 +230,45 @@ def test_a_manifest_that_contradicts_itself_is_refused(
 
     with pytest.raises(ProgramFormatError, match=text):
         load(directory)
+
+
+@pytest.mark.parametrize("name", ["weight/fc", "bias/lif", "delay/fc"])
+def test_real_numbers_are_refused_where_integers_are_needed(directory: Path, name: str) -> None:
+    with np.load(directory / "tensors.npz") as file:
+        tensors = {key: file[key] for key in file}
+    tensors[name] = tensors[name].astype(np.float64)
+    (directory / "tensors.npz").write_bytes(npz_bytes(tensors))
+
+    def declare(manifest: dict[str, Any]) -> None:
+        kind, _, owner = name.partition("/")
+        entries = manifest["populations" if kind == "bias" else "synapses"]
+        (entry,) = (entry for entry in entries if entry["name"] == owner)
+        entry["bias_mantissa" if kind == "bias" else kind]["dtype"] = "float64"
+
+    resealed(directory, declare)
+
+    with pytest.raises(ProgramFormatError, match=f"'{name}' holds float64"):
+        load(directory)
+
+
+def test_loading_takes_little_more_memory_than_the_program(
+    tmp_path: Path, lif: Callable[..., LIF], chain: Callable[..., Network]
+) -> None:
+    """8 bytes a weight, and the 2 that it is stored in, while they become the 8."""
+    weight = np.random.default_rng(0).normal(size=(500, 4000)) / 400
+    network = chain((4000,), {"fc": Dense(weight, np.zeros(500)), "lif": lif((500,))}, steps=4)
+    options = CompileOptions(validate=False)
+    compile_network(network, find("fixedpoint"), options).save(tmp_path / "program")
+    load(tmp_path / "program")  # imports what is imported late
+    tracemalloc.start()
+
+    program = load(tmp_path / "program")
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (tmp_path / "program" / "tensors.npz").stat().st_size < 2.1 * weight.size
+    assert program.network.synapses[0].weight.size == weight.size
+    assert peak < 10.5 * weight.size
 
 
 def test_a_layout_that_is_not_that_of_the_integers_is_refused(directory: Path) -> None:

@@ -1,30 +1,46 @@
-"""The compile half of `fixedpoint`: it runs programs as they are, so there is nothing to add."""
+"""
+The compile half of `fixedpoint`: programs are run as they are; what it adds is how.
+
+`fixedpoint.json` says which kernel of the compiled engine computes which synapses and neurons.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from neurocompile_loihi2.limits import LIMITS
 
-from neurocompile.errors import Problem
+from neurocompile.errors import Problem, ProgramFormatError
 from neurocompile.limits import Limits
 from neurocompile.resources import Resources, count_resources
 from neurocompile.target import Availability, Executor, Lowered, Option
 
 if TYPE_CHECKING:
     from neurocompile.program import Program
+    from neurocompile_fixedpoint.plan import Plan
+
+PLAN = "fixedpoint.json"
+VERSION = 1
+OPTIONS: Mapping[str, Option] = {
+    "kernels": Option(
+        ("auto", "gather", "scatter", "definition"),
+        "let one kernel compute all synapses that it can, or the quickest of them each",
+    ),
+}
 
 
 @dataclass(frozen=True)
 class FixedPointTarget:
-    """Every integer program in numpy, exactly; with Loihi 2's widths."""
+    """Every integer program, exactly, with Loihi 2's widths, on this machine."""
 
     name: str = "fixedpoint"
-    summary: str = "the definition of the integers, in numpy"
+    summary: str = "the integers themselves, on this machine's processor or GPU"
     limits: Limits = LIMITS
-    options: Mapping[str, Option] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=lambda: OPTIONS)
+    engines: tuple[str, ...] = ("compiled", "torch", "definition")
 
     def check(self, program: Program) -> list[Problem]:
         """Return nothing: this target runs whatever the compiler can emit."""
@@ -32,23 +48,54 @@ class FixedPointTarget:
         return []
 
     def resources(self, program: Program) -> Resources:
-        """Return the counts: numpy has no cores to run out of."""
+        """Return the counts: a processor has no cores to run out of."""
         return count_resources(program)
 
     def lower(self, program: Program) -> Lowered:
-        """Return nothing: the program is the integers already."""
-        del program
-        return Lowered({})
+        """Return the choice of kernels."""
+        from neurocompile_fixedpoint.plan import make_plan
+
+        plan = make_plan(program.network, program.options.get("kernels", "auto"))
+        described = {"version": VERSION, **plan.describe()}
+        return Lowered({PLAN: (json.dumps(described, indent=2) + "\n").encode()})
 
     def availability(self) -> Availability:
-        """It is always ready."""
-        return Availability(True, "numpy")
+        """It is always ready, but not always quick."""
+        from neurocompile_fixedpoint.run import installed_engines
 
-    def open(self, program: Program) -> Executor:
-        """Return the engine, set up for `program`."""
-        from neurocompile_fixedpoint.run import FixedPointExecutor
+        engines = installed_engines()
+        if engines[0] == "compiled":
+            return Availability(True, "compiled by numba")
+        return Availability(
+            True,
+            f"{'PyTorch' if engines[0] == 'torch' else 'numpy'}, without numba slowly",
+            "pip install 'neurocompile[fast]'",
+        )
 
-        return FixedPointExecutor(program.network)
+    def open(self, program: Program, engine: str = "") -> Executor:
+        """Return an engine, set up for `program`: the quickest that is installed, or the one named."""
+        from neurocompile_fixedpoint.run import open_engine
+
+        return open_engine(program.network, _plan_of(program), engine)
+
+
+def _plan_of(program: Program) -> Plan:
+    """Return the program's choice of kernels, or the quickest for what another target compiled."""
+    from neurocompile_fixedpoint.plan import make_plan
+
+    stored = program.extra_files.get(PLAN)
+    if stored is None:
+        return make_plan(program.network)
+    try:
+        described = json.loads(stored)
+        plan = make_plan(program.network, {**described["synapses"]})
+        if described != {"version": VERSION, **plan.describe()}:
+            raise ValueError("it does not fit the network")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProgramFormatError(
+            Problem("", f"the program's '{PLAN}' is damaged ({error})", remedy="export it again")
+        ) from error
+    return plan
 
 
 TARGET = FixedPointTarget()

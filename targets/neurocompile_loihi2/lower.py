@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 LAYOUT = "loihi2.json"
 ARRAYS = "loihi2.npz"
-VERSION = 2
+VERSION = 3
+SYNAPSES_MAXIMUM = 1 << 23  # of a convolution that is written out; 8 bytes each, some four times
 
 MEMORYLESS = 4095  # du: u is the input of this step alone
 PARAMETERS = {"du": "du", "dv": "dv", "vth": "threshold"}  # Lava's names and ours
@@ -57,8 +58,9 @@ SPOKEN = {"du": "current leaks", "dv": "leaks", "vth": "thresholds"}
 
 OPTIONS: Mapping[str, Option] = {
     "convolution": Option(
-        ("sparse", "conv"),
-        "run convolutions as unrolled Sparse processes (fast on a CPU) or as Lava's Conv process",
+        ("sparse", "gemm", "conv"),
+        "simulate convolutions as Lava's Sparse, written out, as a matrix product of ours (fastest), "
+        "or, one sample at a time, as Lava's Conv",
     ),
     "balance": Option(
         ("auto", "relay", "delay"),
@@ -83,6 +85,7 @@ class Loihi2Target:
     summary: str = "Intel Loihi 2 through Lava 0.10, run on Lava's CPU simulator"
     limits: Limits = LIMITS
     options: Mapping[str, Option] = field(default_factory=lambda: OPTIONS)
+    engines: tuple[str, ...] = ()
 
     def check(self, program: Program) -> list[Problem]:
         """Return everything in `program` that Lava's processes cannot do."""
@@ -137,8 +140,9 @@ class Loihi2Target:
 
         return availability()
 
-    def open(self, program: Program) -> Executor:
+    def open(self, program: Program, engine: str = "") -> Executor:
         """Return a Lava session; its processes start at the first run."""
+        del engine
         from neurocompile_loihi2.run import LavaExecutor
 
         return LavaExecutor(program)
@@ -181,9 +185,15 @@ def lower(program: Program) -> Lowering:
     connections = []
     for leg in routes.legs:
         entry = _connection(network, leg, arrays)
+        entry["simulated_by"] = _simulated_by(entry, program.options["convolution"])
         connections.append(entry)
         if entry["process"] == "Convolution" and as_process and leg.longest:
             notes.append(f"'{leg.group}' is unrolled: Lava's Conv cannot delay spikes")
+        if entry["simulated_by"] == "BatchConvolution":
+            notes.append(
+                f"'{leg.group}' is simulated by a convolution of ours, with the sums of Lava's Sparse: "
+                f"written out, it has {entry['synapses']:,} synapses"
+            )
     layout = {
         "version": VERSION,
         "gap": program.schedule.gap,
@@ -355,6 +365,21 @@ def _connection(
             "groups": group.geometry.groups,
         }
     return entry
+
+
+def _simulated_by(connection: Mapping[str, Any], convolution: str) -> str:
+    """
+    Return what computes a connection on a CPU: "Conv", "Sparse", or "BatchConvolution".
+
+    `convolution` is what the user chose. With "sparse", a convolution of more than `SYNAPSES_MAXIMUM` is
+    not written out, either; where neurons or synapses have delays of their own, it must be.
+    """
+    if connection["process"] != "Convolution" or isinstance(connection["delay"], str):
+        return "Sparse"
+    if convolution == "conv":
+        return "Sparse" if connection["longest_delay"] else "Conv"
+    large = connection["synapses"] > SYNAPSES_MAXIMUM
+    return "BatchConvolution" if large or convolution == "gemm" else "Sparse"
 
 
 def _message_bits(network: IntegerNetwork, name: str) -> int:
