@@ -19,6 +19,12 @@ from lava.utils.weightutils import SignMode
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, identity
 
+from neurocompile_loihi2.processes.batch import (
+    BatchConvolution,
+    BatchDelaySparse,
+    BatchLIF,
+    BatchSparse,
+)
 from neurocompile_loihi2.processes.microcode import STATE_MAXIMUM, Microcode
 from neurocompile_loihi2.processes.streams import (
     FileSource,
@@ -54,7 +60,7 @@ class Part:
     """
     A process that is all of a population, or some of its neurons.
 
-    `neurons` are their numbers in the population with all its replicas, or None for all.
+    `neurons` are their numbers in the population, or None for all.
     """
 
     process: Any
@@ -66,8 +72,10 @@ def build(setup: Setup, arrays: Mapping[str, NDArray[Any]], directory: Path) -> 
     Return the connected processes of `setup`.
 
     Neurons are `LIFReset`, whose reset falls on the first step of a sample at their depth, so that
-    samples follow each other without a pause. With `replicas`, that many samples run side by side
-    in block-diagonal matrices, which share nothing. All populations are flat, replica after replica.
+    samples follow each other without a pause. Populations are flat, and `replicas` samples run side
+    by side on a last axis, (neurons, samples): as many networks that share nothing but their weights,
+    which is what block-diagonal matrices would be. With Lava's `Conv`, which has no such axis, there
+    is one sample.
     """
     return _Builder(setup, arrays, directory).build()
 
@@ -79,16 +87,17 @@ class _Builder:
         self.directory = directory
         self.processes: list[AbstractProcess] = []
         self.nodes: dict[tuple[str, int], list[Part]] = {}  # by name and machine steps behind it
-        self.sizes: dict[str, int] = {}  # neurons, all replicas together
+        self.sizes: dict[str, int] = {}  # neurons
+        self.samples = setup.side_by_side  # the last axis of everything, () where there is none
 
     def build(self) -> Built:
         layout = self.setup.layout
         for entry in layout["sources"]:
-            self.sizes[entry["name"]] = self.setup.replicas * math.prod(entry["shape"])
+            self.sizes[entry["name"]] = math.prod(entry["shape"])
             stream = self.setup.streams[source_stream(entry["name"], entry["wait"])]
             self.nodes[entry["name"], entry["wait"]] = [Part(self._source(stream))]
         for entry in layout["populations"]:
-            self.sizes[entry["name"]] = self.setup.replicas * math.prod(entry["shape"])
+            self.sizes[entry["name"]] = math.prod(entry["shape"])
             self.nodes[entry["name"], 0] = self._population(entry)
         for entry in layout["relays"]:
             self._add_relay(entry)
@@ -114,9 +123,9 @@ class _Builder:
                 parts.append(process)
                 reached.update(find_processes(process))
         if len(parts) > 1:
-            tie = self._kept(Tie())
+            tie = self._kept(Tie(shape=(1, *self.samples)))
             for process in parts:
-                Wires(process.s_out, np.zeros(1, np.int64)).connect(tie.a_in)
+                Wires(process.s_out, np.zeros(1, np.int64), self.samples).connect(tie.a_in)
 
     def _kept(self, process: Any) -> Any:
         self.processes.append(process)
@@ -130,18 +139,19 @@ class _Builder:
             "path": str(self.directory / self.setup.file_of(stream)),
             "control": str(self.directory / CONTROL),
             "rows": self.setup.rows,
-            "shape": (self.setup.replicas * stream.neurons,),
+            "shape": (stream.neurons, *self.samples),
         }
 
     def _population(self, entry: Mapping[str, Any]) -> list[Part]:
-        name, shape = entry["name"], (self.sizes[entry["name"]],)
+        name, size = entry["name"], self.sizes[entry["name"]]
+        shape = (size, *self.samples)
         if entry["process"] == "GradedVec":
             return [Part(self._kept(GradedVec(shape=shape, vth=0, exp=0)))]
         if entry["process"] == "Microcode":
             return [Part(self._microcode(entry, shape))]
         if len(entry["parts"]) == 1:
-            return [Part(self._neurons(entry, entry["parts"][0], np.arange(shape[0])))]
-        numbers = np.tile(self.arrays[f"part/{name}"], self.setup.replicas)
+            return [Part(self._neurons(entry, entry["parts"][0], np.arange(size)))]
+        numbers = self.arrays[f"part/{name}"]
         parts = []
         for number, part in enumerate(entry["parts"]):
             chosen = np.flatnonzero(numbers == number)
@@ -153,13 +163,16 @@ class _Builder:
     ) -> Any:
         """Return the neurons of `entry` with the numbers `chosen`."""
         period = self.setup.period
+        process = BatchLIF if self.samples else LIFReset
         return self._kept(
-            LIFReset(
-                shape=chosen.shape,
+            process(
+                shape=(len(chosen), *self.samples),
                 du=self._parameter(entry, part, "du"),
                 dv=self._parameter(entry, part, "dv"),
                 vth=self._parameter(entry, part, "vth"),
-                bias_mant=self._tiled("bias", entry)[chosen],
+                bias_mant=np.broadcast_to(
+                    self._of_neurons("bias", entry), (self.sizes[entry["name"]], *self.samples)
+                )[chosen],
                 bias_exp=entry["bias_exp"],
                 reset_interval=period,
                 reset_offset=(entry["depth"] + 1) % period,
@@ -168,7 +181,7 @@ class _Builder:
 
     def _microcode(self, entry: Mapping[str, Any], shape: tuple[int, ...]) -> Any:
         (part,) = entry["parts"]
-        bias, exponent = self._tiled("bias", entry).astype(np.int64), entry["bias_exp"]
+        bias, exponent = self._of_neurons("bias", entry).astype(np.int64), entry["bias_exp"]
         return self._kept(
             Microcode(
                 shape=shape,
@@ -191,22 +204,26 @@ class _Builder:
 
     def _parameter(self, entry: Mapping[str, Any], part: Mapping[str, Any], name: str) -> Any:
         """Return a number, or the int32 array that Lava takes, too: one for each neuron."""
-        return self._tiled(name, entry) if part[name] == "array" else part[name]
+        return self._of_neurons(name, entry) if part[name] == "array" else part[name]
 
     def _optional(self, kind: str, entry: Mapping[str, Any], default: Any) -> Any:
         """Return an array that only some populations have."""
-        return self._tiled(kind, entry) if f"{kind}/{entry['name']}" in self.arrays else default
+        return (
+            self._of_neurons(kind, entry) if f"{kind}/{entry['name']}" in self.arrays else default
+        )
 
-    def _tiled(self, kind: str, entry: Mapping[str, Any]) -> NDArray[Any]:
-        return np.tile(self.arrays[f"{kind}/{entry['name']}"], self.setup.replicas)
+    def _of_neurons(self, kind: str, entry: Mapping[str, Any]) -> NDArray[Any]:
+        """Return an array of one number for each neuron, in a shape that takes in the samples."""
+        values = self.arrays[f"{kind}/{entry['name']}"]
+        return values.reshape(-1, *(1 for _ in self.samples))
 
     def _add_relay(self, entry: Mapping[str, Any]) -> None:
         """Add neurons that repeat another node's spikes, and the connection that feeds them."""
         size = self.sizes[entry["source"]]
         if entry["process"] == "GradedVec":
-            relay = GradedVec(shape=(size,), vth=0, exp=0)
+            relay = GradedVec(shape=(size, *self.samples), vth=0, exp=0)
         else:
-            relay = LIF(shape=(size,), du=MEMORYLESS_DU, dv=MEMORYLESS_DV, vth=0)
+            relay = LIF(shape=(size, *self.samples), du=MEMORYLESS_DU, dv=MEMORYLESS_DV, vth=0)
         self.nodes[entry["source"], entry["wait"]] = [Part(self._kept(relay))]
         connection = self._sparse(
             identity(size, dtype=np.int32, format="csr"),
@@ -220,10 +237,16 @@ class _Builder:
     def _connect(self, connection: Mapping[str, Any]) -> None:
         name, source, wait = connection["name"], connection["source"], connection["wait"]
         weight = self.arrays[f"weight/{name}"].astype(np.int32)
-        convolves = connection["process"] == "Convolution"
-        if convolves and self.setup.convolution == "conv" and connection["longest_delay"] == 0:
+        way = connection["simulated_by"]
+        if way == "Conv":
             self._convolve(connection, weight)
             return
+        if way == "BatchConvolution":
+            process = self._convolution(connection, weight)
+            self._leave(source, wait, process.s_in)
+            self._arrive(process.a_out, connection["target"])
+            return
+        convolves = connection["process"] == "Convolution"
         views = [tuple(connection[f"{end}_view"]) for end in ("source", "target") if convolves]
         matrix = (
             unroll(weight, *views, **_geometry(connection)) if convolves else csr_matrix(weight)
@@ -234,8 +257,8 @@ class _Builder:
         else:
             matrix, delay = _delayed(matrix, self.arrays[f"delay/{name}/{wait}"].astype(np.int64))
         process = self._sparse(
-            _replicate(matrix, self.setup.replicas),
-            _replicate(delay, self.setup.replicas),
+            matrix,
+            delay,
             sign_mode=SIGN_MODES[connection["sign_mode"]],
             message_bits=connection["message_bits"],
         )
@@ -253,11 +276,27 @@ class _Builder:
             "sign_mode": sign_mode,
             "num_message_bits": message_bits,
         }
-        if not delay.data.any():
-            return self._kept(Sparse(**options))
-        delay.eliminate_zeros()  # Lava takes every stored number for a delay
-        longest = int(delay.data.max())
-        return self._kept(DelaySparse(**options, delays=delay, max_delay=longest))
+        delayed = delay.data.any()
+        if delayed:
+            delay.eliminate_zeros()  # Lava takes every stored number for a delay
+            options |= {"delays": delay, "max_delay": int(delay.data.max())}
+        if not self.samples:
+            return self._kept(DelaySparse(**options) if delayed else Sparse(**options))
+        options["samples"] = self.setup.replicas
+        return self._kept(BatchDelaySparse(**options) if delayed else BatchSparse(**options))
+
+    def _convolution(self, connection: Mapping[str, Any], weight: NDArray[Any]) -> Any:
+        return self._kept(
+            BatchConvolution(
+                samples=self.setup.replicas,
+                weight=weight,
+                largest=1 << connection["message_bits"],
+                delay=connection["delay"],
+                source_view=tuple(connection["source_view"]),
+                target_view=tuple(connection["target_view"]),
+                **_geometry(connection),
+            )
+        )
 
     def _convolve(self, connection: Mapping[str, Any], weight: NDArray[Any]) -> None:
         """
@@ -290,7 +329,7 @@ class _Builder:
                 of_part = places(part.neurons, self.sizes[source])
                 wires = of_part if order is None else of_part[order]
             leaving = part.process.s_out
-            (leaving if wires is None else Wires(leaving, wires)).connect(port)
+            (leaving if wires is None else Wires(leaving, wires, self.samples)).connect(port)
 
     def _arrive(self, port: Any, target: str, order: NDArray[Any] | None = None) -> None:
         """Lead currents from `port`, where neuron i's is number `order[i]` (None: i), to a population."""
@@ -298,7 +337,7 @@ class _Builder:
             wires = order
             if part.neurons is not None:
                 wires = part.neurons if order is None else order[part.neurons]
-            (port if wires is None else Wires(port, wires)).connect(part.process.a_in)
+            (port if wires is None else Wires(port, wires, self.samples)).connect(part.process.a_in)
 
     def _record(self, name: str, stream: Stream) -> None:
         if name.startswith(MEMBRANE):
@@ -323,18 +362,6 @@ def _delayed(matrix: csr_matrix, delay: NDArray[Any]) -> tuple[csr_matrix, csr_m
     return tuple(
         csr_matrix((values[here], at), shape=matrix.shape)
         for values in (coordinates.data, of_synapse)
-    )
-
-
-def _replicate(matrix: csr_matrix, replicas: int) -> csr_matrix:
-    """Return the block-diagonal matrix of `replicas` times `matrix`, which keeps its entries."""
-    rows, columns = matrix.shape
-    blocks = np.arange(replicas)[:, None]
-    indices = (matrix.indices + blocks * columns).ravel()
-    ends = (matrix.indptr[1:] + blocks * matrix.nnz).ravel()
-    return csr_matrix(
-        (np.tile(matrix.data, replicas), indices, np.concatenate([[0], ends])),
-        shape=(replicas * rows, replicas * columns),
     )
 
 

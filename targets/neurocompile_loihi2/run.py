@@ -44,6 +44,13 @@ from neurocompile.program import Program, load
 from neurocompile.run_file import run_file
 from neurocompile.target import Progress
 from neurocompile.tensors import npz_bytes, read_tensors
+from neurocompile_loihi2.batching import (
+    SETUP_SECONDS,
+    SHARED_MEMORY,
+    check_room,
+    choose_replicas,
+    run_seconds,
+)
 from neurocompile_loihi2.interpreter import lava_python, link_packages, worker_environment
 from neurocompile_loihi2.lower import ARRAYS, LAYOUT, lower, pulse_of
 from neurocompile_loihi2.worker_setup import CONTROL, MEMBRANE, Setup, Stream, source_stream
@@ -52,12 +59,17 @@ START_SECONDS = 300.0  # importing Lava and building large matrices
 STALL_SECONDS = 120.0  # without a single step done
 POLL_SECONDS = 0.1
 POLITE_SECONDS = 3.0
-SYNAPSES_AT_ONCE = 8_000_000  # about where arithmetic outweighs Lava's 5 ms overhead a step
-REPLICAS_MAXIMUM = 256
 STREAM_BYTES = 256 << 20  # of files that carry inputs and records of one run
+SLOTS_MINIMUM = 32  # samples in a row that the files have room for, also if the first run has fewer
+WORKER = {
+    # Layers are processes side by side already: threads of one would wait for those of another.
+    **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    # Arrays come and go at every step; glibc would give their pages back, and ask for them again.
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+}
 PROCESSES = Path("/proc")
 ZOMBIE = "Z"
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where POSIX puts it on Linux
 LOG_LINES = 12
 
 
@@ -118,27 +130,24 @@ class LavaExecutor:
     def _session_for(
         self, samples: int, steps: int, record: tuple[str, ...], ends: float | None
     ) -> _Session:
-        session = self._session
-        if session and session.setup.steps == steps and set(record) <= set(session.setup.record):
-            return session
-        self.close()
-        convolution = self.program.options["convolution"]
-        replicas = 1
-        if convolution == "sparse":
-            room = max(1, SYNAPSES_AT_ONCE // max(1, _synapse_count(self.layout)))
-            replicas = min(samples, room, REPLICAS_MAXIMUM)
         setup = Setup(
             layout=self.layout,
-            convolution=convolution,
+            convolution=self.program.options["convolution"],
             steps=steps,
-            replicas=replicas,
+            replicas=1,
             rows=0,
             record=record,
             shm_prefix=f"/nc{os.urandom(2).hex()}_",
         )
         drain = _drain(self.program, setup)
-        slots = -(-samples // replicas) + drain
-        row_bytes = replicas * sum(4 * stream.neurons for stream in setup.streams.values())
+        setup = replace(setup, replicas=choose_replicas(setup, samples, drain))
+        session = self._session
+        if session and _serves(session.setup, setup, samples, drain):
+            return session
+        self.close()
+        check_room(setup)
+        slots = max(SLOTS_MINIMUM, -(-samples // setup.replicas)) + drain
+        row_bytes = setup.replicas * sum(4 * stream.neurons for stream in setup.streams.values())
         slots_at_once = max(drain + 1, min(slots, STREAM_BYTES // (row_bytes * setup.period)))
         setup = replace(setup, rows=setup.period * slots_at_once)
         self._session = _Session(self.program, setup, ends)
@@ -186,6 +195,14 @@ class LavaExecutor:
 def _shown(neurons: IntegerNeurons) -> str:
     """Return what must be recorded to show `neurons`."""
     return f"{MEMBRANE}{neurons.name}" if neurons.readout else neurons.name
+
+
+def _serves(old: Setup, new: Setup, samples: int, drain: int) -> bool:
+    """Return whether a session of `old` does for `samples`: a new one would not pay for its set-up."""
+    if old.steps != new.steps or not set(new.record) <= set(old.record):
+        return False
+    gain = run_seconds(old, samples, drain) - run_seconds(new, samples, drain)
+    return gain <= SETUP_SECONDS
 
 
 def _drain(program: Program, setup: Setup) -> int:
@@ -250,7 +267,7 @@ class _Session:
                 directory / setup.file_of(stream),
                 stream.dtype,
                 "w+",
-                shape=(setup.rows, setup.replicas, stream.neurons),
+                shape=(setup.rows, stream.neurons, setup.replicas),
             )
             for name, stream in setup.streams.items()
         }
@@ -270,7 +287,7 @@ class _Session:
         entry = setup.populations[stream.population]
         pulse = pulse_of(neurons, microcode=entry["process"] == "Microcode")
         step = (np.arange(setup.rows) - stream.offset) % setup.period
-        self.files[stream.name][step == 0] = np.broadcast_to(pulse, neurons.shape).ravel()
+        self.files[stream.name][step == 0] = np.broadcast_to(pulse, neurons.shape).reshape(-1, 1)
         # Microcode is silent by itself, and in its blank steps it does not listen.
         self.files[stream.name][step >= setup.steps] = -entry.get("silence", 0)
 
@@ -288,7 +305,7 @@ class _Session:
                     str(writing),
                 ],
                 cwd=self.directory,
-                env=worker_environment(self.directory),
+                env=worker_environment(self.directory) | WORKER,
                 stdin=subprocess.PIPE,
                 stdout=self.log,
                 stderr=self.log,
@@ -314,8 +331,9 @@ class _Session:
             slots = -(-(stop - start) // setup.replicas)
             for stream in (*setup.sources, *setup.host):
                 self._fill(stream, streams[stream.name][start:stop], slots)
-            report = _reporter(progress, setup, start, samples)
-            self._step((slots + drain) * setup.period, ends, report)
+            machine_steps = (slots + drain) * setup.period
+            report = _reporter(progress, (start, stop, samples), setup.steps, machine_steps)
+            self._step(machine_steps, ends, report)
             for name, stream in zip(setup.record, setup.records, strict=True):
                 parts[name].append(self._recorded(stream, slots)[: stop - start])
         return {name: np.concatenate(arrays) for name, arrays in parts.items()}
@@ -331,17 +349,17 @@ class _Session:
         steps, replicas = self.setup.steps, self.setup.replicas
         flat = np.zeros((slots * replicas, steps, stream.neurons), np.int32)
         flat[: len(values)] = values.reshape(len(values), steps, stream.neurons)
-        by_row = flat.reshape(slots, replicas, steps, -1).transpose(0, 2, 1, 3)
+        by_row = flat.reshape(slots, replicas, steps, -1).transpose(0, 2, 3, 1)
         file, rows = self.files[stream.name], self._rows(stream, slots)
         seen = rows < len(file)  # what comes later is for nobody: its target is done by then
-        file[:] = 0
-        file[rows[seen]] = by_row.reshape(slots * steps, replicas, -1)[seen]
+        file[: (slots + _drain(self.program, self.setup)) * self.setup.period] = 0
+        file[rows[seen]] = by_row.reshape(slots * steps, -1, replicas)[seen]
 
     def _recorded(self, stream: Stream, slots: int) -> NDArray[Any]:
         """Return what was recorded in the last run, (samples, steps, *shape), latency removed."""
         steps, replicas = self.setup.steps, self.setup.replicas
         rows = np.array(self.files[stream.name][self._rows(stream, slots)])
-        by_sample = rows.reshape(slots, steps, replicas, -1).transpose(0, 2, 1, 3)
+        by_sample = rows.reshape(slots, steps, -1, replicas).transpose(0, 3, 1, 2)
         shape = self.program.network[stream.population].shape
         return by_sample.reshape(slots * replicas, steps, *shape)
 
@@ -379,7 +397,7 @@ class _Session:
             now = time.monotonic()
             if int(self.control[1]) != reached:
                 reached, last_progress = int(self.control[1]), now
-                report(reached - self.base)
+                report(max(0, reached - 1 - self.base))  # the step that is reached is being made
             if ends is not None and now > ends:
                 raise DeadlineError(
                     Problem(
@@ -457,15 +475,20 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _reporter(
-    progress: Progress | None, setup: Setup, before: int, samples: int
+    progress: Progress | None, samples: tuple[int, int, int], steps: int, machine_steps: int
 ) -> Callable[[int], None]:
-    """Return what turns machine steps into sample steps done, after `before` of `samples` samples."""
-    total = samples * setup.steps
+    """
+    Return what tells how many of all sample steps are done, from machine steps.
 
-    def report(machine_steps: int) -> None:
+    `samples` are those before this round and after it, and all; the round takes `machine_steps`, of
+    which the first and the last serve some layers only.
+    """
+    before, after, every = samples
+
+    def report(made: int) -> None:
         if progress is not None:
-            done = machine_steps * setup.replicas * setup.steps // setup.period
-            progress(min(total, before * setup.steps + done), total)
+            done = (after - before) * steps * made // machine_steps
+            progress(before * steps + done, every * steps)
 
     return report
 
@@ -490,22 +513,6 @@ def _states_on_linux(group: int) -> Iterator[str]:
             state, _parent, own_group = file.read_text().rpartition(")")[2].split()[:3]
             if int(own_group) == group:
                 yield state
-
-
-def _synapse_count(layout: Mapping[str, Any]) -> int:
-    """
-    Return how many synapses one sample's matrices have Lava compute in a machine step.
-
-    Delayed ones count as often as the matrix is rebuilt.
-    """
-
-    def work(synapses: int, delay: int) -> int:
-        return synapses * (delay + 2 if delay else 1)
-
-    return sum(
-        work(connection["synapses"], connection["longest_delay"])
-        for connection in layout["connections"]
-    ) + sum(work(relay["neurons"], relay["delay"]) for relay in layout["relays"])
 
 
 def main(arguments: list[str] | None = None) -> int:

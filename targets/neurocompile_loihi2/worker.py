@@ -25,10 +25,9 @@ from queue import SimpleQueue
 from typing import Any
 
 from neurocompile_loihi2 import shim
-from neurocompile_loihi2.worker_setup import Setup
+from neurocompile_loihi2.worker_setup import CHANNEL_SLOTS, Setup
 
 STOP_SECONDS = 10.0
-CHANNEL_SLOTS = 2  # of shared memory per connection; Lava's 64 exhaust /dev/shm on large networks
 
 
 def main(arguments: list[str]) -> None:

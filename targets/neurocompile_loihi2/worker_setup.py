@@ -18,12 +18,13 @@ CONTROL = "control.bin"
 SETUP = "setup.json"
 
 MEMBRANE = "membrane/"
+CHANNEL_SLOTS = 2  # of shared memory per connection; Lava's 64 exhaust /dev/shm on large networks
 
 
 @dataclass(frozen=True)
 class Stream:
     """
-    One file of numbers, a row for each machine step; (replicas, neurons) in each row.
+    One file of numbers, a row for each machine step; (neurons, replicas) in each row.
 
     Step 1 of sample 0 is row `offset`. What `population` names is what the numbers are for or from.
     """
@@ -52,6 +53,11 @@ class Setup:
     rows: int
     record: tuple[str, ...]
     shm_prefix: str
+
+    @property
+    def side_by_side(self) -> tuple[int, ...]:
+        """The last axis of all arrays, replicas; none with Lava's own processes, which have no such axis."""
+        return () if self.convolution == "conv" else (self.replicas,)
 
     @property
     def stride(self) -> int:

@@ -234,9 +234,9 @@ def test_targets_fire_the_spikes_of_the_definition(
 
     They stream through one runtime one after the other, or run side by side in replicas.
     """
-    from neurocompile_loihi2 import run
+    from neurocompile_loihi2 import batching
 
-    most = data.draw(st.sampled_from([1, 1, run.REPLICAS_MAXIMUM]), label="replicas")
+    most = data.draw(st.sampled_from([1, 1, batching.REPLICAS_MAXIMUM]), label="replicas")
     network = draw_topology(data)
     program = compiled(network, name, replace(options_of(data, name, network), validate=False))
     inputs = streamed(network)
@@ -247,7 +247,7 @@ def test_targets_fire_the_spikes_of_the_definition(
     record = [layer for layer in layers if layer not in shown]
     record += [f"membrane/{neurons.name}" for neurons in program.network.neurons]
 
-    with program, mock.patch.object(run, "REPLICAS_MAXIMUM", most):
+    with program, mock.patch.object(batching, "REPLICAS_MAXIMUM", most):
         ours = program.run(inputs, record)
         definition = program.run(inputs, record, on="fixedpoint")
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from neurocompile_fixedpoint.definition import accumulate
-from neurocompile_loihi2 import interpreter, run
+from neurocompile_loihi2 import batching, interpreter, run
 from neurocompile_loihi2.lower import TARGET, lower
 from neurocompile_loihi2.run import LavaExecutor, main
 
@@ -214,7 +214,7 @@ def test_samples_that_need_several_rounds_are_the_same(
     program: Program, inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two replicas and the smallest files: nine samples take several runs of one runtime."""
-    monkeypatch.setattr(run, "REPLICAS_MAXIMUM", 2)
+    monkeypatch.setattr(batching, "REPLICAS_MAXIMUM", 2)
     monkeypatch.setattr(run, "STREAM_BYTES", 1)
     reports: list[tuple[int, int]] = []
 

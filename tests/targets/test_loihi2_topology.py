@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from neurocompile_fixedpoint.definition import execute
-from neurocompile_loihi2 import run
+from neurocompile_loihi2 import batching, run
 from neurocompile_loihi2.limits import LIMITS
 from neurocompile_loihi2.lower import TARGET, lower
 from neurocompile_loihi2.route import ABSENT, LONGEST_DELAY, route
@@ -319,7 +319,7 @@ def test_skipped_layers_and_different_neurons(
     parameters: str,
     replicas: int,
 ) -> None:
-    monkeypatch.setattr(run, "REPLICAS_MAXIMUM", replicas)
+    monkeypatch.setattr(batching, "REPLICAS_MAXIMUM", replicas)
     program = compiled(skipping, steps=5, balance=balance, parameters=parameters)
 
     same_as_engine(program, samples=5)
@@ -403,7 +403,7 @@ def test_a_layer_that_feeds_itself(
     steps: int,
 ) -> None:
     """Its neurons fire before the first sample, too; the files hold one sample, so each is a run."""
-    monkeypatch.setattr(run, "REPLICAS_MAXIMUM", 1)
+    monkeypatch.setattr(batching, "REPLICAS_MAXIMUM", 1)
     monkeypatch.setattr(run, "STREAM_BYTES", 1)
     bias = np.array([90, 110, 60, -10, 20, 30])
     network = IntegerNetwork(
@@ -441,7 +441,7 @@ def test_a_cycle_through_two_layers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Neurons work at every second machine step; different ones stay in one process."""
-    monkeypatch.setattr(run, "REPLICAS_MAXIMUM", 2)
+    monkeypatch.setattr(batching, "REPLICAS_MAXIMUM", 2)
     monkeypatch.setattr(run, "STREAM_BYTES", 1)
     network = IntegerNetwork(
         (

@@ -49,15 +49,15 @@ class MembraneRecorder(AbstractProcess):
         self, *, path: str, control: str, rows: int, shape: tuple[int, ...], columns: Any = None
     ) -> None:
         super().__init__(path=path, control=control, rows=rows, shape=shape, columns=columns)
-        self.state = RefPort(shape=shape if columns is None else columns.shape)
+        self.state = RefPort(shape=shape if columns is None else (len(columns), *shape[1:]))
 
 
 class Tie(AbstractProcess):
     """Receives a number from parts of a network that are not connected otherwise, and drops it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.a_in = InPort(shape=(1,))
+        self.a_in = InPort(shape=shape)
 
 
 class _Mapped:
