@@ -1,114 +1,339 @@
 """
-What it takes to compile the papers' networks at full size: seconds, and memory at its peak.
+What it takes to export networks at full size, and to load them: seconds, and memory at its peak.
 
-Each network is trained for nothing but its batch norms' statistics, exported, and compiled in a process
-of its own, so that peaks are its own (PyTorch and the network included). Validation is left out, as it
+The papers' networks, and SNN-5 with more and more channels: is the growth linear in parameters? Each
+export is a process of its own, `neurocompile export` from a `.nir` file or a checkpoint, and so is each
+load. Networks are trained for nothing but their batch norms' statistics. Validation is left out, as it
 is by default for networks of this size. Writes `benchmarks/results/compile_deep.md`.
 
-    python benchmarks/compile_deep.py [--rounds 3]
+    python benchmarks/compile_deep.py [--rounds 3] [--quick]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
+from harness import (
+    RESULTS,
+    Claim,
+    Others,
+    Section,
+    Times,
+    child,
+    fit_line,
+    interleave,
+    machine,
+    report,
+    shown,
+    table,
+    write_report,
+)
+from networks import PIXELS, SNN5
+from torch import nn
 
 from neurocompile.data import InputRange
 from neurocompile.frontend.fold_batchnorm import fold_batchnorm
-from neurocompile.frontend.from_nir import from_nir
 from neurocompile.frontend.to_nir import to_nir, write_nir
-from neurocompile.pipeline import CompileOptions, compile_network
-from neurocompile.target import find
 from neurocompile.training.architectures import ResNet19, SewResNet, VggSnn
-from neurocompile.training.networks import SpikingNetwork, trace
+from neurocompile.training.config import StageSettings, TrainSettings
+from neurocompile.training.networks import SpikingNetwork, build, trace
 
-RESULTS = Path(__file__).parent / "results" / "compile_deep.md"
-CASES = {
-    "ResNet-19, 3x32x32, T=4": (ResNet19, {}, (3, 32, 32), 4),
-    "VGGSNN, 2x48x48, T=10": (VggSnn, {}, (2, 48, 48), 10),
-    "SEW-ResNet34, 3x64x64, T=4": (SewResNet, {"size": 64}, (3, 64, 64), 4),
-}
-TARGETS = ("fixedpoint", "loihi2")
+CHILD = Path(__file__).parent / "compile_child.py"
+CALIBRATION_SAMPLES = 2
+EVENTS = InputRange(0, 1, 1)
+VGG_STAGES = (  # as `train` builds VGGSNN: channels, kernel, pool
+    *((64, 3, 1), (128, 3, 2), (256, 3, 1), (256, 3, 2)),
+    *((512, 3, 1), (512, 3, 2), (512, 3, 1), (512, 3, 2)),
+)
+RESNET, VGG, SEW = (
+    "ResNet-19, 3x32x32, T=4",
+    "VGGSNN, 2x48x48, T=10",
+    "SEW-ResNet34, 3x64x64, T=4",
+)
+CHECKPOINT = "VGGSNN, from a checkpoint"
+MOST_SECONDS, AIMED_SECONDS, MOST_GIGABYTES, MOST_LOADING = 10, 3, 2, 1
+LEAST_R_SQUARED = 0.95
 
 
-def measure(case: str, target: str) -> dict[str, Any]:
-    """Compile one network here, and return what it took."""
-    make, arguments, shape, steps = CASES[case]
-    torch.manual_seed(0)
-    body = make(**arguments)
+@dataclass(frozen=True)
+class Sizes:
+    """How often is measured, and how large the networks are; `doublings` of SNN-5's parameters."""
+
+    rounds: int = 3
+    width: float = 1.0
+    doublings: tuple[int, ...] = (0, 1, 2, 3)
+
+
+QUICK = Sizes(rounds=1, width=0.125, doublings=(-6, -5))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network in a file, to be exported for `target`."""
+
+    name: str
+    source: Path
+    parameters: int
+    target: str
+
+    @property
+    def program(self) -> Path:
+        return self.source.with_suffix(f".{self.target}")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What exports and loads of a case took; peaks are the largest of all rounds, in bytes."""
+
+    case: Case
+    export: Times
+    load: Times
+    export_peak: int
+    load_peak: int
+
+    @property
+    def bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.case.program.iterdir())
+
+    def row(self) -> tuple[str, ...]:
+        """What the tables say about it."""
+        return (
+            self.case.name,
+            f"{self.case.parameters:,}",
+            self.case.target,
+            f"{shown(self.export.median)} s",
+            self.export.spread,
+            f"{self.export_peak / 1e9:.2f} GB",
+            f"{shown(self.load.median)} s",
+            f"{self.load_peak / 1e9:.2f} GB",
+            f"{self.bytes / 1e6:.0f} MB",
+        )
+
+
+HEAD = (
+    *("network", "parameters", "target", "export", "spread", "peak memory"),
+    *("load", "peak memory", "program"),
+)
+
+
+def settled(body: nn.Module, shape: tuple[int, ...], steps: int, *, events: bool) -> SpikingNetwork:
+    """Return `body` in evaluation; its batch norms have the statistics of some random inputs."""
     network = SpikingNetwork(body, shape)
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = None  # the mean over all batches, which is one
+    inputs = torch.rand(CALIBRATION_SAMPLES, steps, *shape)
     with torch.no_grad():
-        network(torch.rand(2, steps, *shape))  # in training mode: batch norms see real statistics
-    network.eval()
-    folded = fold_batchnorm(trace(body))
-    graph = to_nir(folded, shape, steps=steps, input_range=InputRange(0, 1, 1 / 255))
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "graph.nir"
-        write_nir(file, graph)
-        imported = from_nir(file).network
+        network((inputs < 0.2).float() if events else inputs)
+    return network.eval()
+
+
+def nir_file(
+    path: Path, body: nn.Module, shape: tuple[int, ...], steps: int, limits: InputRange
+) -> int:
+    """Write the NIR file of `body`, and return the number of its parameters."""
+    settled(body, shape, steps, events=limits == EVENTS)
+    write_nir(path, to_nir(fold_batchnorm(trace(body)), shape, steps=steps, input_range=limits))
+    return sum(values.numel() for values in body.parameters())
+
+
+def settings_of(
+    stages: tuple[tuple[int, int, int], ...], steps: int, width: float
+) -> TrainSettings:
+    """Return the settings of a network of such stages, with `width` times the channels."""
+    return TrainSettings(
+        stages=tuple(
+            StageSettings(channels=round(full * width), kernel=kernel, pool=pool)
+            for full, kernel, pool in stages
+        ),
+        timesteps=steps,
+        epochs=1,
+        learning_rate=1e-3,
+    )
+
+
+def checkpoint(path: Path, width: float) -> int:
+    """Write VGGSNN as `train` would, and return the number of its parameters."""
+    settings, shape = settings_of(VGG_STAGES, 10, width), (2, 48, 48)
+    network = settled(build(settings, shape, 10).body, shape, 10, events=True)
+    description = {
+        "settings": settings.model_dump(mode="json"),
+        "input_shape": list(shape),
+        "classes": 10,
+        "input_range": EVENTS.to_json(),
+    }
+    state = {f"network.{name}": values for name, values in network.state_dict().items()}
+    torch.save({"neurocompile": description, "state_dict": state}, path)
+    return sum(values.numel() for values in network.parameters())
+
+
+def papers(folder: Path, sizes: Sizes) -> list[Case]:
+    """Write the papers' networks into `folder`, for each target."""
+    torch.manual_seed(0)
+    makers: dict[str, Callable[[Path], int]] = {
+        RESNET: lambda path: nir_file(path, ResNet19(width=sizes.width), (3, 32, 32), 4, PIXELS),
+        VGG: lambda path: nir_file(path, VggSnn(width=sizes.width), (2, 48, 48), 10, EVENTS),
+        SEW: lambda path: nir_file(
+            path, SewResNet(size=64, width=sizes.width), (3, 64, 64), 4, PIXELS
+        ),
+    }
+    cases = []
+    for number, (name, make) in enumerate(makers.items()):
+        source = folder / f"{number}.nir"
+        parameters = make(source)
+        cases += [Case(name, source, parameters, target) for target in ("fixedpoint", "loihi2")]
+    source = folder / "vgg.ckpt"
+    return [*cases, Case(CHECKPOINT, source, checkpoint(source, sizes.width), "fixedpoint")]
+
+
+def growing(folder: Path, sizes: Sizes) -> list[Case]:
+    """Write SNN-5 with more and more channels into `folder`: parameters grow with their square."""
+    torch.manual_seed(0)
+    cases = []
+    for doubling in sizes.doublings:
+        width, shape = 2 ** (doubling / 2), (3, 32, 32)
+        body = build(settings_of(SNN5, 4, width), shape, 10).body
+        source = folder / f"snn{doubling}.nir"
+        name = f"SNN-5, {width:.2g} times the channels"
+        cases.append(Case(name, source, nir_file(source, body, shape, 4, PIXELS), "fixedpoint"))
+    return cases
+
+
+def measure(cases: list[Case], rounds: int) -> list[Measured]:
+    """Export and load all `cases`, which take turns."""
+    peaks: dict[str, int] = {}
+
+    def export(case: Case) -> tuple[float, int]:
         started = time.perf_counter()
-        program = compile_network(imported, find(target), CompileOptions())
-        program.save(Path(directory) / "program")
-        seconds = time.perf_counter() - started
-        size = sum(path.stat().st_size for path in (Path(directory) / "program").iterdir())
+        found = child([CHILD, "export", case.source, case.target, case.program])
+        return time.perf_counter() - started, int(found["peak"])
+
+    def load(case: Case) -> tuple[float, int]:
+        found = child([CHILD, "load", case.program])
+        return float(found["seconds"]), int(found["peak"])
+
+    def keeping_peaks(
+        key: str, action: Callable[[Case], tuple[float, int]], case: Case
+    ) -> Callable[[], float]:
+        def timed() -> float:
+            seconds, peak = action(case)
+            peaks[key] = max(peak, peaks.get(key, 0))
+            return seconds
+
+        return timed
+
+    actions = {}
+    for number, case in enumerate(cases):
+        for verb, action in (("export", export), ("load", load)):
+            key = f"{verb} {number}"
+            actions[key] = keeping_peaks(key, action, case)
+    times = interleave(actions, rounds)
+    return [
+        Measured(
+            case,
+            times[f"export {number}"],
+            times[f"load {number}"],
+            peaks[f"export {number}"],
+            peaks[f"load {number}"],
+        )
+        for number, case in enumerate(cases)
+    ]
+
+
+def papers_section(measured: list[Measured]) -> Section:
+    """Return what the papers' networks took, and what was asked."""
+    found = {item.case.name: item for item in measured if item.case.target == "fixedpoint"}
+    claims = []
+    for name in (VGG, RESNET, CHECKPOINT):
+        item = found[name]
+        aimed = None if name == CHECKPOINT else AIMED_SECONDS  # PyTorch's import takes most of them
+        claims += [
+            Claim(f"export: {name}", item.export.median, " s", None, MOST_SECONDS, aimed),
+            Claim(f"peak memory: {name}", item.export_peak / 1e9, " GB", None, MOST_GIGABYTES),
+        ]
+    loading = found[VGG].load.median
+    claims.append(Claim(f"load: {VGG}", loading, " s", None, MOST_LOADING))
+    return Section(
+        "The papers' networks",
+        "Whole processes, Python's start and imports included; loads as well, from the call on.",
+        table(HEAD, [item.row() for item in measured]),
+        data_of(measured),
+        claims,
+    )
+
+
+def growth_section(measured: list[Measured]) -> Section:
+    """Return how seconds and memory grow with parameters."""
+    parameters = [item.case.parameters / 1e6 for item in measured]
+    seconds = fit_line(parameters, [item.export.median for item in measured])
+    loading = fit_line(parameters, [item.load.median for item in measured])
+    memory = fit_line(parameters, [item.export_peak / 1e6 for item in measured])
+    text = (
+        "SNN-5 of the TET paper on 3x32x32, T=4. Least squares, m being millions of parameters: an export "
+        f"takes {seconds.intercept:.2f} + {seconds.slope:.3f} m seconds (R² {seconds.r_squared:.3f}) and "
+        f"{memory.intercept:.0f} + {memory.slope:.1f} m MB (R² {memory.r_squared:.3f}), a load "
+        f"{loading.intercept:.2f} + {loading.slope:.3f} m seconds (R² {loading.r_squared:.3f})."
+    )
+    return Section(
+        "Growth",
+        text,
+        table(HEAD, [item.row() for item in measured]),
+        {
+            **data_of(measured),
+            "fits": {
+                name: vars(fit)
+                for name, fit in (("export", seconds), ("load", loading), ("memory", memory))
+            },
+        },
+        [Claim("R² of seconds over parameters", seconds.r_squared, "", LEAST_R_SQUARED)],
+    )
+
+
+def data_of(measured: list[Measured]) -> dict[str, object]:
+    """Return all that was measured, for machines."""
     return {
-        "seconds": seconds,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "parameters": sum(values.numel() for values in body.parameters()),
-        "bytes": size,
-        "notes": len(program.facts["notes"]),
+        f"{item.case.name}, {item.case.target}": {
+            "parameters": item.case.parameters,
+            "export_seconds": item.export.seconds,
+            "export_peak": item.export_peak,
+            "load_seconds": item.load.seconds,
+            "load_peak": item.load_peak,
+            "bytes": item.bytes,
+        }
+        for item in measured
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", nargs=2, metavar=("CASE", "TARGET"), help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, help="how often each case is measured")
+    parser.add_argument(
+        "--quick", action="store_true", help="the smallest sizes, to see that it runs"
+    )
+    parser.add_argument("--output", type=Path, help="where to write compile_deep.md and .json")
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(*options.one)))
-        return
-    machine = f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}"
-    lines = [
-        f"From imported network to program directory, {options.rounds} processes each; {machine}",
-        "",
-        "| network | parameters | target | seconds | spread | peak memory | program |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for case in CASES:
-        for target in TARGETS:
-            rounds = [
-                json.loads(
-                    subprocess.run(
-                        [sys.executable, __file__, "--one", case, target],
-                        check=True,
-                        capture_output=True,
-                        text=True,
-                    ).stdout
-                )
-                for _ in range(options.rounds)
-            ]
-            seconds = [one["seconds"] for one in rounds]
-            peak = max(one["peak"] for one in rounds) / 1e9
-            lines.append(
-                f"| {case} | {rounds[0]['parameters']:,} | {target} | "
-                f"{statistics.median(seconds):.1f} | {min(seconds):.1f} to {max(seconds):.1f} | "
-                f"{peak:.2f} GB | {rounds[0]['bytes'] / 1e6:.0f} MB |"
-            )
-            print(lines[-1], flush=True)
-    RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sizes = QUICK if options.quick else Sizes()
+    if options.rounds:
+        sizes = replace(sizes, rounds=options.rounds)
+    about, others = machine(), Others()
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        print("writing networks ...", file=sys.stderr, flush=True)
+        deep, wide = papers(folder, sizes), growing(folder, sizes)
+        print("measuring ...", file=sys.stderr, flush=True)
+        measured = measure([*deep, *wide], sizes.rounds)
+        sections = [papers_section(measured[: len(deep)]), growth_section(measured[len(deep) :])]
+    introduction = "Export and load of large networks, measured in one go by `make bench-compile`: cases take turns, numbers are medians."
+    page = report("Compiling deep networks", introduction, sections, about, others.share())
+    output = options.output or (None if options.quick else RESULTS)
+    write_report(output, "compile_deep", page, sections, about)
 
 
 if __name__ == "__main__":
