@@ -326,7 +326,7 @@ def measure_growth(sizes: Sizes) -> Section:
     }
     for factor in sizes.fits:
         steps, samples = 10 * factor, sizes.fit_samples * factor
-        wider = compiled(small_network(sizes.steps, hidden=32 * factor, size=sizes.pixels))
+        wider = compiled(small_network(sizes.steps, hidden=64 * factor, size=sizes.pixels))
         synapses = count_resources(wider).totals["synapses"].value
         for kind, x, program, inputs in (
             ("steps", steps, by_steps, some[:, :steps]),

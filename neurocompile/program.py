@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from neurocompile import target as targets
 from neurocompile.atomic import replacing_directory
+from neurocompile.blocks import row_blocks
 from neurocompile.data import Inputs, by_input
 from neurocompile.errors import (
     DataError,
@@ -222,8 +223,7 @@ class Program:
             values = named[population.name]
             found = _problems_of_input(population, values, self.steps)
             if not found:
-                payloads[population.name] = to_payload(population, values)
-                found = _problems_of_values(population, values, payloads[population.name])
+                payloads[population.name], found = _payload(population, values)
             problems += found
         raise_all(DataError, problems)
         return payloads
@@ -300,33 +300,37 @@ def _problems_of_input(population: IntegerInput, inputs: NDArray[Any], steps: in
     return problems
 
 
-def _problems_of_values(
-    population: IntegerInput, inputs: NDArray[Any], payloads: Integer
-) -> list[Problem]:
-    """Return why `payloads` do not stand for `inputs`: they leave the proven range, or the grid."""
-    outside = (payloads < population.minimum) | (payloads > population.maximum)
-    if outside.any():
+def _payload(population: IntegerInput, values: NDArray[Any]) -> tuple[Integer, list[Problem]]:
+    """Return the integers that stand for `values`, and whether those leave the proven range, or the grid."""
+    payload: Integer = np.empty(values.shape, np.int64)
+    outside = off = 0
+    for rows in row_blocks(values):
+        part = to_payload(population, values[rows])
+        payload[rows] = part
+        beyond = (part < population.minimum) | (part > population.maximum)
+        outside += int(beyond.sum())
+        if population.exact:
+            off += int((np.abs(values[rows] * population.scale - part) > GRID_TOLERANCE).sum())
+    if outside:
         low, high = (end / population.scale for end in (population.minimum, population.maximum))
-        return [
+        return payload, [
             Problem(
                 population.name,
                 f"needs values from {low:g} to {high:g}",
-                f"{int(outside.sum())} values reach from {inputs.min():g} to {inputs.max():g}",
+                f"{outside} values reach from {values.min():g} to {values.max():g}",
                 "scale them as in training, or export again with --input-range",
             )
         ]
-    if population.exact:
-        off = np.abs(inputs * population.scale - payloads) > GRID_TOLERANCE
-        if off.any():
-            return [
-                Problem(
-                    population.name,
-                    f"needs multiples of {1 / population.scale:g}",
-                    f"{int(off.sum())} values are not",
-                    "prepare them as in training, or export again with --input-range MIN:MAX",
-                )
-            ]
-    return []
+    if off:
+        return payload, [
+            Problem(
+                population.name,
+                f"needs multiples of {1 / population.scale:g}",
+                f"{off} values are not",
+                "prepare them as in training, or export again with --input-range MIN:MAX",
+            )
+        ]
+    return payload, []
 
 
 def load(directory: Path | str) -> Program:

@@ -127,10 +127,12 @@ class Block:
             self.actions += [self._sending(push) for push in leaving]
 
     def run(self) -> dict[str, Integer]:
-        """Run all steps, and return what each population of neurons counted."""
+        """Run all steps, once, and return what each population of neurons counted."""
         for step in range(self.steps):
             for action in self.actions:
                 action(step)
+        # They hold this block as it holds them: its memory would wait for the garbage collector.
+        self.actions.clear()
         return self.counted
 
     @staticmethod

@@ -109,7 +109,7 @@ def _push(network: IntegerNetwork, group: IntegerSynapses, plan: Plan) -> Push:
     graded = plan.sent[group.source] != 1 or (
         isinstance(sender, IntegerInput) and sender.minimum < 0
     )
-    weight = _narrow(group.weight << max(group.exponent, 0))
+    weight = _narrow(group.weight << group.exponent if group.exponent > 0 else group.weight)
     kernel = plan.groups[group.name]
     arguments: tuple[Any, ...]
     if kernel == "gather":
