@@ -148,14 +148,12 @@ class Block:
     def _bind_input(self, item: IntegerInput, leaving: list[Push]) -> None:
         cell, layout = self.cells[item.name], self.tables.plan.layouts[item.name]
         values = self.inputs[item.name]
-        # Kernels are compiled for a type, of which being contiguous and writable is part.
-        wanted = np.require(values, cell.values.dtype, ("C", "W"))
-        payload = wanted.reshape(
-            self.samples, self.steps, layout.size // layout.units, layout.units
-        )
+        size = self.samples, layout.size // layout.units, layout.units
 
         def take(step: int) -> None:
-            kernels.take_input(payload, step, cell.values, cell.events, cell.starts, cell.counts)
+            # A copy: kernels are compiled for a type, of which being contiguous and writable is part.
+            payload = np.array(values[:, step], cell.values.dtype, order="C").reshape(size)
+            kernels.take_input(payload, cell.values, cell.events, cell.starts, cell.counts)
 
         if self.steps > 1 and _is_constant(values):
             self.actions.append(lambda step: None if step else take(0))
@@ -393,4 +391,5 @@ def _showing(output: NDArray[Any], cell: _Cell, seen: NDArray[Any]) -> Action:
 
 def _is_constant(values: Integer) -> bool:
     """Return whether every step of `values`, (samples, steps, ...), is the first one again."""
-    return bool((values[:, 1] == values[:, 0]).all() and (values[:, 2:] == values[:, :1]).all())
+    steps = range(1, values.shape[1])
+    return all(np.array_equal(values[:, step], values[:, 0]) for step in steps)

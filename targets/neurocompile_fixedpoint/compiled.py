@@ -83,8 +83,11 @@ class CompiledEngine:
 
         starts = range(0, samples, at_once)
         if self.threads > 1 and len(starts) > 1:
-            with ThreadPoolExecutor(self.threads) as pool:
+            pool = ThreadPoolExecutor(self.threads)
+            try:
                 counted = list(pool.map(run, starts))
+            finally:
+                pool.shutdown(cancel_futures=True)  # an interruption waits for no more blocks
         else:
             counted = [run(start) for start in starts]
         counters = {}

@@ -142,14 +142,14 @@ graded_1, graded_2, graded_4 = (_rows(blocks, graded=True) for blocks in (1, 2, 
 
 
 @kernel
-def take_input(payload: Any, step: Any, values: Any, events: Any, starts: Any, counts: Any) -> None:
-    """Lay one step of `payload`, (samples, steps, channels, pixels), out as `values`; list its events."""
-    samples, _, channels, pixels = payload.shape
+def take_input(payload: Any, values: Any, events: Any, starts: Any, counts: Any) -> None:
+    """Lay `payload`, (samples, channels, pixels), out as `values`, and list its events."""
+    samples, channels, pixels = payload.shape
     for sample in range(samples):
         row = values[sample].reshape(pixels, channels)
         for channel in range(channels):
             for pixel in range(pixels):
-                row[pixel, channel] = payload[sample, step, channel, pixel]
+                row[pixel, channel] = payload[sample, channel, pixel]
         counts[sample] = _list_events(values[sample], events[sample], starts[sample])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -413,6 +414,44 @@ def test_blocks_and_threads_change_nothing(
     assert trace.counters == expected.counters
     assert done[-1] == samples
     assert done == sorted(done)
+
+
+def test_memory_beyond_the_result_does_not_grow_with_steps(one_layer: OneLayer) -> None:
+    pytest.importorskip("numba")
+    from neurocompile_fixedpoint.compiled import CompiledEngine
+
+    engine = CompiledEngine(layer(one_layer), threads=1)
+    engine.execute(spikes(4, 4), samples=4, steps=4)
+    beyond = []
+    for steps in (400, 4000):
+        inputs = {"in": np.repeat(spikes(4, 1)["in"], steps, 1)}
+        tracemalloc.start()
+        trace = engine.execute(inputs, samples=4, steps=steps)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        beyond.append(peak - trace.outputs["out"].nbytes)
+
+    assert beyond[1] < beyond[0] + 10_000
+
+
+def test_an_interruption_leaves_the_other_blocks_alone(
+    one_layer: OneLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    from neurocompile_fixedpoint import compiled
+
+    monkeypatch.setattr(compiled, "BLOCK_SAMPLES", 1)
+    done: list[int] = []
+
+    def interrupt(samples: int) -> None:
+        done.append(samples)
+        raise KeyboardInterrupt
+
+    engine = compiled.CompiledEngine(layer(one_layer), threads=2)
+    with pytest.raises(KeyboardInterrupt):
+        engine.execute(spikes(500, 1), samples=500, steps=1, progress=interrupt)
+
+    assert len(done) < 500
 
 
 def test_an_input_that_never_changes_is_added_up_once(
