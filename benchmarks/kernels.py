@@ -13,7 +13,6 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from harness import (
@@ -29,6 +28,7 @@ from harness import (
 )
 from neurocompile_fixedpoint import kernels, plan
 from neurocompile_fixedpoint.layout import Layout, lines_of, segments_of
+from neurocompile_fixedpoint.tables import gather_arguments, scatter_arguments
 from scipy.optimize import nnls
 
 from neurocompile.integer import Geometry, conv_output
@@ -75,33 +75,15 @@ def make_case(layer: tuple[int, ...], rate: float, generator: np.random.Generato
     starts[:, 1:] = by_unit.cumsum(1)
     sums = np.zeros((SAMPLES, target.size), np.int32)
 
-    lines = lines_of(weight, geometry, source, target, kernels.WIDTHS)
-    gathered: tuple[Any, ...] = (
-        lines.first,
-        lines.begin,
-        lines.end,
-        lines.base,
-        lines.row,
-        lines.outputs,
-        np.array(lines.weight, order="C"),
-    )
-    segments = segments_of(weight, geometry, source, target)
-    scattered: tuple[Any, ...] = (
-        segments.channels,
-        segments.first,
-        segments.start,
-        segments.length,
-        segments.row,
-        segments.offset,
-        np.array(segments.weight, order="C"),
-    )
+    gathered = gather_arguments(lines_of(weight, geometry, source, target, kernels.WIDTHS))
+    scattered = scatter_arguments(segments_of(weight, geometry, source, target))
     spikes = float(counts.mean())
     transmitted = spikes * outputs * kernel**2 / stride**2
     blocks = -(-outputs // max(kernels.WIDTHS))
     return Case(
         f"{channels}x{size}x{size}, {outputs}C{kernel}s{stride}, {rate:.0%}",
-        timed(partial(kernels.gather, *(events, starts, values, *gathered, sums))),
-        timed(partial(kernels.scatter, *(events, counts, *scattered, sums))),
+        timed(partial(kernels.gather, *(events, starts, values, False, *gathered, sums))),
+        timed(partial(kernels.scatter, *(events, values, counts, False, *scattered, sums))),
         (target.pixels * kernel * blocks, transmitted),
         (spikes * kernel / stride, transmitted),
     )

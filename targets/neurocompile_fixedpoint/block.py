@@ -351,14 +351,11 @@ class Block:
 def _deliver(cell: _Cell, push: Push) -> Callable[[NDArray[Any]], None]:
     """Return what adds the events of `cell` to the sums it is called with."""
     if push.kernel == "gather":
-        kernel: Any = kernels.gather_graded if push.graded else kernels.gather
-        arguments = (cell.events, cell.starts, cell.values, *push.arguments)
-    elif push.graded:
-        kernel = kernels.scatter_graded
-        arguments = (cell.values, cell.events, cell.counts, *push.arguments)
+        kernel: Any = kernels.gather
+        arguments = (cell.events, cell.starts, cell.values, push.graded, *push.arguments)
     else:
         kernel = kernels.scatter
-        arguments = (cell.events, cell.counts, *push.arguments)
+        arguments = (cell.events, cell.values, cell.counts, push.graded, *push.arguments)
 
     def deliver(sums: NDArray[Any]) -> None:
         kernel(*arguments, sums)

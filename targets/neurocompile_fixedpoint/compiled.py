@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from neurocompile.integer import Integer, IntegerNetwork, IntegerNeurons, Trace
+from neurocompile.integer import Integer, IntegerNetwork, Trace
 from neurocompile_fixedpoint import definition
 from neurocompile_fixedpoint.block import Block
-from neurocompile_fixedpoint.definition import Counters
+from neurocompile_fixedpoint.definition import Counters, empty_trace
 from neurocompile_fixedpoint.plan import Plan, make_plan
 from neurocompile_fixedpoint.tables import Tables
 
@@ -67,7 +67,7 @@ class CompiledEngine:
                 before_reset=before_reset,
                 progress=progress,
             )
-        trace = _empty_trace(self.network, samples, steps, record)
+        trace = empty_trace(self.network, samples, steps, record)
         at_once = self._samples_at_once(samples)
         done, lock = [0], threading.Lock()
 
@@ -109,32 +109,6 @@ class CompiledEngine:
         room = max(1, min(BLOCK_SAMPLES, size // self.tables.bytes_per_sample))
         rounds = -(-samples // (room * self.threads))
         return -(-samples // (rounds * self.threads))
-
-
-def _empty_trace(
-    network: IntegerNetwork, samples: int, steps: int, record: Collection[str]
-) -> Trace:
-    shown = {name: network[name].shape for name in network.outputs.values()}
-    return Trace(
-        outputs={
-            output: np.zeros((samples, steps, *shown[name]), np.int64)
-            for output, name in network.outputs.items()
-        },
-        spikes={
-            item.name: np.zeros(
-                (samples, steps, *item.shape),
-                np.uint8 if isinstance(item, IntegerNeurons) else np.int64,
-            )
-            for item in network.populations
-            if item.name in record
-        },
-        membrane={
-            item.name: np.zeros((samples, steps, *item.shape), np.int64)
-            for item in network.neurons
-            if f"membrane/{item.name}" in record
-        },
-        counters={},
-    )
 
 
 def _processors() -> int:

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -338,23 +337,7 @@ def _execute(
         }
         for population in network.populations
     }
-    spikes: dict[str, NDArray[Any]] = {
-        item.name: np.zeros(
-            (samples, steps, *item.shape),
-            np.uint8 if isinstance(item, IntegerNeurons) else np.int64,
-        )
-        for item in network.populations
-        if item.name in record
-    }
-    membrane = {
-        item.name: np.zeros((samples, steps, *item.shape), np.int64)
-        for item in network.neurons
-        if f"membrane/{item.name}" in record
-    }
-    shown = {
-        name: np.zeros((samples, steps, *network[name].shape), np.int64)
-        for name in set(network.outputs.values())
-    }
+    trace = empty_trace(network, samples, steps, record)
     arrives = {item.name: network.into(item.name) for item in network.populations}
     views = {group.name: network.views(group) for group in network.synapses}
     for step in range(steps):
@@ -373,20 +356,48 @@ def _execute(
                 current = current + delivered.reshape(current.shape)
             if isinstance(population, IntegerRelay):
                 past[0] = current
-                if name in spikes:
-                    spikes[name][:, step] = current
+                if name in trace.spikes:
+                    trace.spikes[name][:, step] = current
                 continue
             fired, v = step_neurons(population, states[name], current, first=step == 0)
             past[0] = fired
-            if name in spikes:
-                spikes[name][:, step] = fired
-            if name in membrane:
-                membrane[name][:, step] = v if before_reset else states[name].v
-            if name in shown:
-                shown[name][:, step] = _shown(population, fired, current, v)
-    counters = {name: vars(state.counters).copy() for name, state in states.items()}
-    outputs = {output: shown[name] for output, name in network.outputs.items()}
-    return Trace(outputs, spikes, membrane, counters)
+            if name in trace.spikes:
+                trace.spikes[name][:, step] = fired
+            if name in trace.membrane:
+                trace.membrane[name][:, step] = v if before_reset else states[name].v
+            for output, shown in network.outputs.items():
+                if shown == name:
+                    trace.outputs[output][:, step] = _shown(population, fired, current, v)
+    return replace(
+        trace, counters={name: vars(state.counters).copy() for name, state in states.items()}
+    )
+
+
+def empty_trace(
+    network: IntegerNetwork, samples: int, steps: int, record: Collection[str]
+) -> Trace:
+    """Return a trace with room for what `execute` tells, all zeros."""
+    shown = {name: network[name].shape for name in network.outputs.values()}
+    return Trace(
+        outputs={
+            output: np.zeros((samples, steps, *shown[name]), np.int64)
+            for output, name in network.outputs.items()
+        },
+        spikes={
+            item.name: np.zeros(
+                (samples, steps, *item.shape),
+                np.uint8 if isinstance(item, IntegerNeurons) else np.int64,
+            )
+            for item in network.populations
+            if item.name in record
+        },
+        membrane={
+            item.name: np.zeros((samples, steps, *item.shape), np.int64)
+            for item in network.neurons
+            if f"membrane/{item.name}" in record
+        },
+        counters={},
+    )
 
 
 def _shown(neurons: IntegerNeurons, fired: Integer, current: Integer, v: Integer) -> Integer:

@@ -111,9 +111,11 @@ def _rows(blocks: int, *, graded: bool) -> Any:
                 first = builder.gep(weights, [builder.add(row, given[2])])
                 if graded:
                     factor = builder.load(builder.gep(data(4), [index]))
-                    unsigned = not signature.args[4].dtype.signed
-                    if factor.type.width < WORD.width:
-                        factor = (builder.zext if unsigned else builder.sext)(factor, WORD)
+                    if factor.type.width > WORD.width:  # only where all weights are 0
+                        factor = builder.trunc(factor, WORD)
+                    elif factor.type.width < WORD.width:
+                        signed = signature.args[4].dtype.signed
+                        factor = (builder.sext if signed else builder.zext)(factor, WORD)
                     splat = builder.insert_element(
                         ir.Constant(WIDE, ir.Undefined), factor, ir.Constant(WORD, 0)
                     )
@@ -158,6 +160,7 @@ def gather(
     events: Any,
     starts: Any,
     values: Any,
+    graded: Any,
     first: Any,
     begin: Any,
     end: Any,
@@ -173,6 +176,7 @@ def gather(
     It hears lines `first[pixel]` to `first[pixel + 1]`; a line is the events of the source's units
     `begin` to `end`, and the weights of the neuron `base` would be in `row`. `weight` is (blocks of
     outputs, rows, outputs of a block): a block's weights are few enough to stay near the processor.
+    `graded` events carry `values`; so do spikes whose sums do not fit 16 bits, which are all 1.
     """
     blocks, rows, width = weight.shape
     flat = weight.reshape(-1)
@@ -191,7 +195,14 @@ def gather(
                     if start == stop:
                         continue
                     zero, at = np.int64(base[line]), here + row[line] * width
-                    if width == 4 * LANES:
+                    if graded:
+                        if width == 4 * LANES:
+                            graded_4(flat, width, at, listed, own, start, stop, zero, scratch)
+                        elif width == 2 * LANES:
+                            graded_2(flat, width, at, listed, own, start, stop, zero, scratch)
+                        else:
+                            graded_1(flat, width, at, listed, own, start, stop, zero, scratch)
+                    elif width == 4 * LANES:
                         spikes_4(flat, width, at, listed, own, start, stop, zero, scratch)
                     elif width == 2 * LANES:
                         spikes_2(flat, width, at, listed, own, start, stop, zero, scratch)
@@ -204,53 +215,11 @@ def gather(
 
 
 @kernel
-def gather_graded(
-    events: Any,
-    starts: Any,
-    values: Any,
-    first: Any,
-    begin: Any,
-    end: Any,
-    base: Any,
-    row: Any,
-    outputs: Any,
-    weight: Any,
-    sums: Any,
-) -> None:
-    """Do what `gather` does for events that carry `values`, or whose sums do not fit 16 bits."""
-    blocks, rows, width = weight.shape
-    flat = weight.reshape(-1)
-    scratch = np.empty(width, np.int32)
-    for block in range(blocks):
-        here = block * rows * width
-        begins = block * width
-        reach = min(width, outputs - begins)
-        for sample in range(sums.shape[0]):
-            listed, unit = events[sample], starts[sample]
-            into, own = sums[sample], values[sample]
-            for pixel in range(first.shape[0] - 1):
-                scratch[:] = 0
-                for line in range(first[pixel], first[pixel + 1]):
-                    start, stop = np.int64(unit[begin[line]]), np.int64(unit[end[line]])
-                    if start == stop:
-                        continue
-                    zero, at = np.int64(base[line]), here + row[line] * width
-                    if width == 4 * LANES:
-                        graded_4(flat, width, at, listed, own, start, stop, zero, scratch)
-                    elif width == 2 * LANES:
-                        graded_2(flat, width, at, listed, own, start, stop, zero, scratch)
-                    else:
-                        graded_1(flat, width, at, listed, own, start, stop, zero, scratch)
-                there = pixel * outputs + begins
-                target = into[there : there + reach]
-                for position in range(reach):
-                    target[position] += scratch[position]
-
-
-@kernel
 def scatter(
     events: Any,
+    values: Any,
     counts: Any,
+    graded: Any,
     channels: Any,
     first: Any,
     start: Any,
@@ -261,45 +230,12 @@ def scatter(
     sums: Any,
 ) -> None:
     """
-    Add the weights of every event to the sums it reaches.
+    Add the weights of every event, times its value if it is `graded`, to the sums it reaches.
 
     An event is a channel of a pixel. Segments `first[pixel]` to `first[pixel + 1]` say which runs of sums
     it reaches, `start` and `length`, and at which `row` of its channel's weights each begins; `offset` is
     where the channel's group of targets begins.
     """
-    size = weight.shape[1]
-    flat = weight.reshape(-1)
-    for sample in range(counts.shape[0]):
-        listed, into = events[sample], sums[sample]
-        for event in range(counts[sample]):
-            index = np.uint32(listed[event])
-            pixel = index // np.uint32(channels)
-            channel = np.int64(index - pixel * np.uint32(channels))
-            at, shift = channel * size, np.int64(offset[channel])
-            for segment in range(first[pixel], first[pixel + 1]):
-                begin, reach = shift + start[segment], np.int64(length[segment])
-                source = at + row[segment]
-                target = into[begin : begin + reach]
-                added = flat[source : source + reach]
-                for position in range(reach):
-                    target[position] += added[position]
-
-
-@kernel
-def scatter_graded(
-    values: Any,
-    events: Any,
-    counts: Any,
-    channels: Any,
-    first: Any,
-    start: Any,
-    length: Any,
-    row: Any,
-    offset: Any,
-    weight: Any,
-    sums: Any,
-) -> None:
-    """Do what `scatter` does for events that carry `values`."""
     size = weight.shape[1]
     flat = weight.reshape(-1)
     for sample in range(counts.shape[0]):
@@ -315,8 +251,12 @@ def scatter_graded(
                 source = at + row[segment]
                 target = into[begin : begin + reach]
                 added = flat[source : source + reach]
-                for position in range(reach):
-                    target[position] += value * added[position]
+                if graded:
+                    for position in range(reach):
+                        target[position] += value * added[position]
+                else:
+                    for position in range(reach):
+                        target[position] += added[position]
 
 
 @kernel

@@ -19,7 +19,14 @@ from neurocompile.integer import (
 )
 from neurocompile_fixedpoint import kernels
 from neurocompile_fixedpoint.definition import STATE_MAXIMUM
-from neurocompile_fixedpoint.layout import NARROW_MAXIMUM, Layout, lines_of, segments_of
+from neurocompile_fixedpoint.layout import (
+    NARROW_MAXIMUM,
+    Layout,
+    Lines,
+    Segments,
+    lines_of,
+    segments_of,
+)
 from neurocompile_fixedpoint.plan import (
     DECAY_ONE,
     INT32_MAXIMUM,
@@ -111,32 +118,26 @@ def _push(network: IntegerNetwork, group: IntegerSynapses, plan: Plan) -> Push:
     )
     weight = _narrow(group.weight << group.exponent if group.exponent > 0 else group.weight)
     kernel = plan.groups[group.name]
-    arguments: tuple[Any, ...]
     if kernel == "gather":
         lines = lines_of(weight, group.geometry, source, target, kernels.WIDTHS)
         graded = graded or lines.reach > NARROW_MAXIMUM
-        arguments = (
-            lines.first,
-            lines.begin,
-            lines.end,
-            lines.base,
-            lines.row,
-            lines.outputs,
-            np.array(lines.weight, order="C"),
-        )
+        arguments = gather_arguments(lines)
     else:
-        segments = segments_of(weight, group.geometry, source, target)
-        arguments = (
-            segments.channels,
-            segments.first,
-            segments.start,
-            segments.length,
-            segments.row,
-            segments.offset,
-            np.array(segments.weight, order="C"),
-        )
+        arguments = scatter_arguments(segments_of(weight, group.geometry, source, target))
     delay = int(group.delay.max(initial=0))
     return Push(group, delay, kernel, arguments, graded, own_type)
+
+
+def gather_arguments(lines: Lines) -> tuple[Any, ...]:
+    """Return what `kernels.gather` reads of a group, from `first` to `weight`."""
+    weight = np.array(lines.weight, order="C")
+    return lines.first, lines.begin, lines.end, lines.base, lines.row, lines.outputs, weight
+
+
+def scatter_arguments(segments: Segments) -> tuple[Any, ...]:
+    """Return what `kernels.scatter` reads of a group, from `channels` to `weight`."""
+    runs = segments.first, segments.start, segments.length, segments.row, segments.offset
+    return segments.channels, *runs, np.array(segments.weight, order="C")
 
 
 def _narrow(weight: Integer) -> NDArray[Any]:

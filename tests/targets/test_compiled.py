@@ -496,6 +496,19 @@ def test_payloads_beyond_what_the_input_declares_are_computed_all_the_same(
     assert trace.counters == expected.counters
 
 
+def test_weights_of_zero_take_any_payload(one_layer: OneLayer) -> None:
+    pytest.importorskip("numba")
+    from neurocompile_fixedpoint.compiled import CompiledEngine
+
+    network = one_layer([[0, 0]], minimum=-(1 << 31), maximum=1 << 31)
+    engine = CompiledEngine(network, make_plan(network, "gather"))
+
+    trace = engine.execute({"in": np.full((1, 1, 2), 1 << 31)}, samples=1, steps=1)
+
+    assert engine.plan.groups["w"] == "gather"
+    assert not trace.outputs["out"].any()
+
+
 def test_every_neuron_fires_and_none(one_layer: OneLayer) -> None:
     pytest.importorskip("numba")
     from neurocompile_fixedpoint.compiled import CompiledEngine
