@@ -39,7 +39,7 @@ def problems_of(network: IntegerNetwork) -> list[Problem]:
         problems += _problems_of_population(population)
     for group in network.synapses:
         problems += _problems_of_synapses(network, group)
-    return problems
+    return problems or list(_problems_of_sums(network))
 
 
 def _problems_of_names(network: IntegerNetwork) -> Iterable[Problem]:
@@ -151,16 +151,28 @@ def _problems_of_synapses(network: IntegerNetwork, group: IntegerSynapses) -> It
         yield Problem(group.name, f"needs delays from 0 to {LONGEST_DELAY}")
     if abs(group.exponent) > LARGEST_SHIFT:
         yield Problem(group.name, "needs a weight exponent", f"it is {group.exponent}")
+
+
+def _problems_of_sums(network: IntegerNetwork) -> Iterable[Problem]:
+    """Yield where sums could be too large for the proofs, which are sums themselves and must not wrap."""
+    for population in network.populations:
+        groups = network.into(population.name)
+        reach = sum(_reach(network, group) for group in groups)
+        if reach >= LARGEST_SUM:
+            names = ", ".join(group.name for group in groups[:3])
+            yield Problem(
+                population.name,
+                f"needs input sums below {LARGEST_SUM}",
+                f"those of {len(groups)} groups ({names}{', ...' if len(groups) > 3 else ''}) "
+                f"could reach {reach}",
+            )
+
+
+def _reach(network: IntegerNetwork, group: IntegerSynapses) -> int:
+    """Return a bound of the sums of `group`, before its shift and after it, in Python's integers."""
     largest = max(int(group.weight.max(initial=0)), -int(group.weight.min(initial=0)))
     fan_in = math.prod(group.weight.shape[1:])
-    reach = largest * fan_in * _largest_value(network[group.source])
-    if reach >= LARGEST_SUM or reach << max(group.exponent, 0) >= LARGEST_SUM:
-        # Proofs are sums themselves, which must not wrap.
-        yield Problem(
-            group.name,
-            f"needs weights whose sums stay below {LARGEST_SUM}",
-            f"{fan_in} weights of up to {largest} are shifted by {group.exponent}",
-        )
+    return (largest * fan_in * _largest_value(network[group.source])) << max(group.exponent, 0)
 
 
 def _largest_value(population: IntegerPopulation) -> int:

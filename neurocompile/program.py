@@ -8,6 +8,7 @@ module needs numpy only: it is what a Loihi host reads programs with.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -118,6 +119,9 @@ class Program:
     _executors: dict[str, targets.Executor] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _opening: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
 
     def run(
         self,
@@ -146,23 +150,26 @@ class Program:
     def executor(self, on: str | None = None) -> targets.Executor:
         """Return the executor of this program on target `on`, set up once."""
         name = on or self.target
-        if name not in self._executors:
-            self._executors[name] = self._open(name)
-        return self._executors[name]
+        with self._opening:
+            if name not in self._executors:
+                self._executors[name] = self._open(name)
+            return self._executors[name]
 
     def _open(self, name: str) -> targets.Executor:
         """Open an executor; a target may need files that only its own compile half writes."""
-        target_name, _, engine = name.partition(":")
+        target_name, colon, engine = name.partition(":")
         if target_name not in (self.target, "fixedpoint"):
             raise OptionError(
                 Problem(
                     "",
                     f"a program for '{self.target}' cannot run on '{name}'",
-                    remedy=f"export it for '{target_name}', or leave --on out",
+                    remedy=f"export it for '{target_name}', or leave --on out"
+                    if target_name
+                    else "",
                 )
             )
         target = targets.find(target_name)
-        if engine and engine not in target.engines:
+        if colon and engine not in target.engines:
             raise OptionError(
                 Problem(
                     "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,5 +34,19 @@ def test_sums_that_proofs_could_not_compute_are_illegal(
     if legal:
         assert told == []
     else:
-        said = f"2 weights of up to {abs(weight)} are shifted by 0"
-        assert told == [f"layer 'w' needs weights whose sums stay below {1 << 53}, but {said}"]
+        said = f"those of 1 groups (w) could reach {2 * abs(weight) * maximum}"
+        assert told == [f"layer 'out' needs input sums below {1 << 53}, but {said}"]
+
+
+def test_sums_of_all_groups_together_are_what_counts(one_layer: OneLayer) -> None:
+    """4096 groups of 2 << 51 add up to 0 in 64 bits."""
+    network = one_layer([[2]])
+    (group,) = network.synapses
+    many = tuple(replace(group, name=f"w{number}", exponent=51) for number in range(4096))
+
+    (problem,) = problems_of(replace(network, synapses=many))
+
+    assert str(problem) == (
+        f"layer 'out' needs input sums below {1 << 53}, "
+        f"but those of 4096 groups (w0, w1, w2, ...) could reach {1 << 64}"
+    )

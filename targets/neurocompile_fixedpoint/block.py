@@ -8,6 +8,7 @@ its arrays beforehand, as a small network spends as much time on calls as in ker
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -126,9 +127,11 @@ class Block:
             self._bind_values(item)
             self.actions += [self._sending(push) for push in leaving]
 
-    def run(self) -> dict[str, Integer]:
-        """Run all steps, once, and return what each population of neurons counted."""
+    def run(self, stop: threading.Event) -> dict[str, Integer]:
+        """Run all steps, once, unless told to `stop`; return what each population of neurons counted."""
         for step in range(self.steps):
+            if stop.is_set():
+                break
             for action in self.actions:
                 action(step)
         # They hold this block as it holds them: its memory would wait for the garbage collector.

@@ -69,12 +69,12 @@ class CompiledEngine:
             )
         trace = empty_trace(self.network, samples, steps, record)
         at_once = self._samples_at_once(samples)
-        done, lock = [0], threading.Lock()
+        done, lock, stop = [0], threading.Lock(), threading.Event()
 
         def run(start: int) -> dict[str, Integer]:
             where = slice(start, min(start + at_once, samples))
             part = {name: values[where] for name, values in inputs.items()}
-            counted = Block(self.tables, part, where, steps, trace, before_reset).run()
+            counted = Block(self.tables, part, where, steps, trace, before_reset).run(stop)
             with lock:
                 done[0] += where.stop - where.start
                 if progress:
@@ -86,8 +86,11 @@ class CompiledEngine:
             pool = ThreadPoolExecutor(self.threads)
             try:
                 counted = list(pool.map(run, starts))
+            except BaseException:
+                stop.set()  # an interruption waits for no block to finish
+                raise
             finally:
-                pool.shutdown(cancel_futures=True)  # an interruption waits for no more blocks
+                pool.shutdown(cancel_futures=True)
         else:
             counted = [run(start) for start in starts]
         counters = {}

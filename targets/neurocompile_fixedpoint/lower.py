@@ -91,7 +91,7 @@ def _plan_of(program: Program) -> Plan:
         plan = make_plan(program.network, {**described["synapses"]})
         if described != {"version": VERSION, **plan.describe()}:
             raise ValueError("it does not fit the network")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ProgramFormatError(
             Problem("", f"the program's '{PLAN}' is damaged ({error})", remedy="export it again")
         ) from error

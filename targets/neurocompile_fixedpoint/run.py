@@ -123,12 +123,23 @@ def open_engine(network: IntegerNetwork, plan: Plan, engine: str) -> FixedPointE
 
 
 def _set_up(network: IntegerNetwork, plan: Plan, engine: str) -> Execute:
-    if engine == "compiled":
-        from neurocompile_fixedpoint.compiled import CompiledEngine
+    if engine == "definition":
+        return partial(definition.execute, network)
+    try:
+        if engine == "compiled":
+            from neurocompile_fixedpoint.compiled import CompiledEngine
 
-        return CompiledEngine(network, plan).execute
-    if engine == "torch":
+            return CompiledEngine(network, plan).execute
         from neurocompile_fixedpoint.torch_engine import TorchEngine
 
         return TorchEngine(network).execute
-    return partial(definition.execute, network)
+    except ImportError as error:  # as when numpy is newer than numba knows
+        module, remedy = NEEDS[engine]
+        raise MissingDependencyError(
+            Problem(
+                "",
+                f"the engine '{engine}' needs {module}",
+                f"it cannot be imported ({error})",
+                f"{remedy}, or run on fixedpoint:definition",
+            )
+        ) from error

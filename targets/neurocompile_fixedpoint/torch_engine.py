@@ -22,6 +22,7 @@ order: two runs are equal.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -503,6 +504,8 @@ def _smallest_dtype(span: Span) -> torch.dtype:
 
 NUMPY = {torch.uint8: np.uint8, torch.int32: np.int32, torch.int64: np.int64}
 
+_TURN = threading.RLock()  # runs share buffers, and PyTorch's settings are the whole process's
+
 
 class TorchEngine:
     """
@@ -585,7 +588,7 @@ class TorchEngine:
         and `membrane/<name>`, before the reset if `before_reset`. Memory beyond the result does not grow
         with `steps`. Raises OverflowError where a sum could reach 2^53.
         """
-        with torch.inference_mode(), _exact_products():
+        with _TURN, torch.inference_mode(), _exact_products():
             plan = self.plan(inputs, steps)
             run = Run(self.network, plan, self.scratch, samples, steps)
             run.record(record, before_reset=before_reset)

@@ -83,6 +83,7 @@ class LavaExecutor:
 
     def __init__(self, program: Program) -> None:
         self._session: _Session | None = None
+        self._turn = threading.RLock()  # a session runs one input after the other
         lava_python()
         self.program = program
         self.layout = _layout_of(program)
@@ -96,6 +97,16 @@ class LavaExecutor:
         deadline: float | None = None,
     ) -> Trace:
         """Run `payloads`, (samples, steps, *shape) by input; `deadline` counts the set-up, too."""
+        with self._turn:
+            return self._run(payloads, record, progress, deadline)
+
+    def _run(
+        self,
+        payloads: Mapping[str, Integer],
+        record: Collection[str],
+        progress: Progress | None,
+        deadline: float | None,
+    ) -> Trace:
         shown = [_shown(neurons) for neurons in self._outputs().values()]
         wanted = dict.fromkeys([*record, *shown])
         samples, steps = next(iter(payloads.values())).shape[:2]
@@ -220,7 +231,7 @@ def _layout_of(program: Program) -> dict[str, Any]:
             for name, entry in layout["arrays"].items()
         }
         read_tensors(program.extra_files[ARRAYS], names)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ProgramFormatError(
             Problem("", f"the program's '{LAYOUT}' is damaged ({error})", remedy="export it again")
         ) from error

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -290,6 +294,60 @@ def test_an_engine_that_is_not_installed_is_an_error(
     assert open_engine(network, make_plan(network), "").engine == "definition"
 
 
+def test_an_engine_that_cannot_be_imported_is_an_error(
+    one_layer: OneLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setitem(sys.modules, "neurocompile_fixedpoint.compiled", None)
+    monkeypatch.setattr("neurocompile_fixedpoint.run.SMALL_RUN", 0)
+    network = one_layer([[1]])
+
+    with pytest.raises(
+        MissingDependencyError,
+        match=r"needs numba, but it cannot be imported \(.*\): .*, or run on fixedpoint:definition",
+    ):
+        open_engine(network, make_plan(network), "").run({"in": np.ones((1, 1, 1), np.int64)})
+
+
+ONE_RUN = """
+import numpy as np
+from neurocompile.integer import IntegerInput, IntegerNetwork, IntegerNeurons, IntegerSynapses
+from neurocompile_fixedpoint.compiled import CompiledEngine
+neurons = IntegerNeurons("n", (1,), 4095, 2048, 10, np.zeros(1), 0, 1.0)
+network = IntegerNetwork(
+    (IntegerInput("i", (1,), 1.0, 0, 1, True), neurons),
+    (IntegerSynapses("w", "i", "n", np.array([[20]])),),
+    {"o": "n"},
+)
+trace = CompiledEngine(network).execute({"i": np.ones((1, 2, 1), np.int64)}, samples=1, steps=2)
+print(trace.outputs["o"].ravel().tolist())
+"""
+
+
+@pytest.mark.parametrize("damage", ["cut short", "emptied", "no room"])
+def test_a_broken_cache_of_kernels_costs_time_only(damage: str, tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+
+    def run() -> str:
+        finished = subprocess.run(
+            [sys.executable, "-c", ONE_RUN],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        return finished.stdout + finished.stderr
+
+    if damage == "no room":
+        (tmp_path / "a file").touch()
+        tmp_path = tmp_path / "a file"
+    assert run() == "[1, 1]\n"
+    for file in tmp_path.glob("**/*.nb[ic]"):
+        content = file.read_bytes()
+        file.write_bytes(content[:100] if damage == "cut short" else b"")
+    assert run() == "[1, 1]\n"
+
+
 @pytest.fixture
 def small_program(chain: Callable[..., Network], dense: Any, lif: Any) -> Callable[..., Program]:
     """Compiles two layers of neurons for `fixedpoint`."""
@@ -329,6 +387,7 @@ def test_a_kernel_can_be_forced_and_is_kept_with_the_program(
         (b'{"version": 1, "synapses": {}, "neurons": {}}', "KeyError: 'fc1'|'fc1'"),
         (b'{"version": 1, "synapses": {"fc1": "fft", "fc2": "gather"}}', "cannot be computed"),
         (b"[1]", "list indices"),
+        (b"[" * 200_000, "recursion"),
         (
             b'{"version": 2, "synapses": {"fc1": "gather", "fc2": "gather"}}',
             "does not fit the network",
@@ -434,24 +493,35 @@ def test_memory_beyond_the_result_does_not_grow_with_steps(one_layer: OneLayer) 
     assert beyond[1] < beyond[0] + 10_000
 
 
-def test_an_interruption_leaves_the_other_blocks_alone(
+def test_an_interruption_ends_blocks_in_the_middle(
     one_layer: OneLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The first block fails at its first step; the second would take its million steps."""
     pytest.importorskip("numba")
-    from neurocompile_fixedpoint import compiled
+    from neurocompile_fixedpoint import kernels
+    from neurocompile_fixedpoint.compiled import CompiledEngine
 
-    monkeypatch.setattr(compiled, "BLOCK_SAMPLES", 1)
-    done: list[int] = []
+    network = layer(one_layer)
+    take = kernels.take_input
+    calls: list[int] = []
+    turn = threading.Lock()
 
-    def interrupt(samples: int) -> None:
-        done.append(samples)
-        raise KeyboardInterrupt
+    def failing(*arguments: Any) -> None:
+        with turn:
+            calls.append(1)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+        take(*arguments)
 
-    engine = compiled.CompiledEngine(layer(one_layer), threads=2)
+    engine = CompiledEngine(network, threads=2)
+    monkeypatch.setattr(kernels, "take_input", failing)
+    inputs = {"in": np.broadcast_to(np.arange(2)[:, None, None], (2, 1_000_000, 6))}
+    inputs["in"] = np.concatenate([inputs["in"][:, :1], 1 - inputs["in"][:, 1:]], axis=1)
+
     with pytest.raises(KeyboardInterrupt):
-        engine.execute(spikes(500, 1), samples=500, steps=1, progress=interrupt)
+        engine.execute(inputs, samples=2, steps=1_000_000)
 
-    assert len(done) < 500
+    assert len(calls) < 1_000_000
 
 
 def test_an_input_that_never_changes_is_added_up_once(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -379,6 +380,23 @@ def test_samples_are_independent_of_their_neighbours(engine: Make, one_layer: On
         together, execute(network, {"in": spikes}, samples=131, steps=7, record=everything(network))
     )
     np.testing.assert_array_equal(together.spikes["out"][130:], alone.spikes["out"])
+
+
+def test_two_threads_may_run_one_engine(engine: Make, one_layer: OneLayer) -> None:
+    generator = np.random.default_rng(5)
+    network = one_layer(generator.integers(-90, 120, (30, 40)))
+    ready = engine(network)
+    inputs = [{"in": generator.integers(0, 2, (12, 9, 40))} for _ in range(2)]
+    options: dict[str, Any] = {"samples": 12, "steps": 9, "record": ["out"]}
+    ready.execute(inputs[0], **options)  # compiles, where something is to be compiled
+
+    with ThreadPoolExecutor(2) as pool:
+        turns = inputs * 10
+        traces = list(pool.map(lambda values: ready.execute(values, **options), turns))
+
+    for values, trace in zip(turns, traces, strict=True):
+        expected = execute(network, values, **options)
+        assert np.array_equal(trace.spikes["out"], expected.spikes["out"])
 
 
 def test_progress_ends_with_all_samples(engine: Make, one_layer: OneLayer) -> None:
