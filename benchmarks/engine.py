@@ -324,9 +324,9 @@ def measure_growth(sizes: Sizes) -> Section:
         "samples": ([], {}),
         "synapses": ([], {}),
     }
-    for factor in sizes.fits:
+    for number, factor in enumerate(sizes.fits, start=1):
         steps, samples = 10 * factor, sizes.fit_samples * factor
-        wider = compiled(small_network(sizes.steps, hidden=64 * factor, size=sizes.pixels))
+        wider = compiled(small_network(sizes.steps, hidden=64 * number, size=sizes.pixels))
         synapses = count_resources(wider).totals["synapses"].value
         for kind, x, program, inputs in (
             ("steps", steps, by_steps, some[:, :steps]),
