@@ -179,7 +179,7 @@ class Program:
                     else "it has one",
                 )
             )
-        return target.open(self, engine)
+        return target.open(self, engine) if engine else target.open(self)
 
     def close(self) -> None:
         """Release what `run` set up; `run` may be called again."""
