@@ -73,9 +73,8 @@ def kernel(function: Function) -> Function:
     Compiled code is kept on disk, where there is a place for it, for the next process.
     """
     dispatcher: Any = njit(nogil=True, error_model="numpy")(function)
-    with suppress(
-        RuntimeError
-    ):  # nowhere to write: neither beside this file nor in the user's cache
+    # There may be nowhere to write, neither beside this file nor in the user's cache.
+    with suppress(RuntimeError):
         dispatcher._cache = _Cache(function)  # noqa: SLF001  # as `cache=True` does
     return cast("Function", dispatcher)
 
