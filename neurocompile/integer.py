@@ -11,6 +11,7 @@ step by step, is Lava's fixed-point LIF (lava-nc 0.10.0, `PyLifModelBitAcc`); th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -253,6 +254,13 @@ class IntegerNetwork:
             group.target_view or image_shape(self[group.target].shape),
         )
 
+    def synapse_count(self, group: IntegerSynapses) -> int:
+        """Return how many synapses `group` has when written out, borders of images not subtracted."""
+        used = int(np.count_nonzero(group.weight))
+        if group.geometry is None:
+            return used
+        return used * math.prod(self.views(group)[1][1:])
+
     @property
     def longest_delay(self) -> int:
         """The most steps that a spike is late, by feedback or delays."""
@@ -368,6 +376,11 @@ def outliving(order: Iterable[str], groups: Iterable[Joins], relays: Container[s
             if group.delay.any() or (group.target in relays and group.target in heard):
                 heard.add(name)
     return heard
+
+
+def largest_of(values: Integer) -> int:
+    """Return the largest magnitude in `values`, 0 if there are none."""
+    return max(int(values.max(initial=0)), -int(values.min(initial=0)))
 
 
 def image_shape(shape: Shape) -> Shape:

@@ -22,6 +22,7 @@ from neurocompile.integer import (
     IntegerRelay,
     IntegerSynapses,
     conv_output,
+    largest_of,
 )
 
 LARGEST_PAYLOAD = 1 << 31
@@ -170,9 +171,10 @@ def _problems_of_sums(network: IntegerNetwork) -> Iterable[Problem]:
 
 def _reach(network: IntegerNetwork, group: IntegerSynapses) -> int:
     """Return a bound of the sums of `group`, before its shift and after it, in Python's integers."""
-    largest = max(int(group.weight.max(initial=0)), -int(group.weight.min(initial=0)))
     fan_in = math.prod(group.weight.shape[1:])
-    return (largest * fan_in * _largest_value(network[group.source])) << max(group.exponent, 0)
+    return (largest_of(group.weight) * fan_in * _largest_value(network[group.source])) << max(
+        group.exponent, 0
+    )
 
 
 def _largest_value(population: IntegerPopulation) -> int:

@@ -212,7 +212,7 @@ def _forgetful(limits: Limits) -> int:
 def sum_range(network: IntegerNetwork, group: IntegerSynapses) -> tuple[Integer, Integer]:
     """Return the smallest and largest partial sum of `group`, one per neuron of its target, in order."""
     least, most = _values(network, group.source)
-    negative, positive = _sums_by_sign(group.weight)
+    negative, positive = sums_by_sign(group.weight)
     low = positive * min(least, 0) + negative * max(most, 0)
     high = positive * max(most, 0) + negative * min(least, 0)
     if group.exponent > 0:
@@ -229,7 +229,7 @@ def sum_range(network: IntegerNetwork, group: IntegerSynapses) -> tuple[Integer,
     return low, high
 
 
-def _sums_by_sign(weight: Integer) -> tuple[Integer, Integer]:
+def sums_by_sign(weight: Integer) -> tuple[Integer, Integer]:
     """Return the sums of the negative and of the positive weights in each row of `weight`."""
     negative: Integer = np.empty(len(weight), np.int64)
     total: Integer = np.empty(len(weight), np.int64)

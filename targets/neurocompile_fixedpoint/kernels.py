@@ -28,21 +28,19 @@ from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
+from neurocompile.integer import STATE_FRACTION_BITS
+from neurocompile_fixedpoint.definition import DECAY_BITS, STATE_MAXIMUM, WRAP_AT
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 BROKEN_CACHE = (OSError, EOFError, ValueError, KeyError, pickle.PickleError)
 
-DECAY_BITS = 12
-DECAY_ONE = 1 << DECAY_BITS
-STATE_BITS = 6
-STATE_MAXIMUM = (1 << 23) - 1
-WRAP_AT = 1 << 23
 INT32_HALF = 1 << 31
 INT32_MASK = (1 << 32) - 1
 
 ONE = np.int32(1)
 SIGN = np.int32(31)
-STATE_SHIFT = np.int32(STATE_BITS)
+STATE_SHIFT = np.int32(STATE_FRACTION_BITS)
 HIGHEST = np.int32(STATE_MAXIMUM)
 LOWEST = np.int32(-STATE_MAXIMUM)
 
@@ -408,7 +406,7 @@ def fire_any(
             current = np.int64(sums[sample, index])
             sums[sample, index] = 0
             a = ((current + INT32_HALF) & INT32_MASK) - INT32_HALF
-            shifted = a << STATE_BITS
+            shifted = a << STATE_FRACTION_BITS
             product = u[sample, index] * keeps_u[own]
             kept = -(-product >> DECAY_BITS) if product < 0 else product >> DECAY_BITS
             whole = kept + shifted

@@ -23,18 +23,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from neurocompile.blocks import row_blocks
 from neurocompile.integer import (
     NO_FLOOR,
     STATE_FRACTION_BITS,
-    Integer,
     IntegerInput,
     IntegerNetwork,
     IntegerNeurons,
     IntegerRelay,
     IntegerSynapses,
+    largest_of,
 )
-from neurocompile_fixedpoint.definition import EXACT_IN_FLOAT64
+from neurocompile.passes.prove_ranges import sums_by_sign
+from neurocompile_fixedpoint.definition import DECAY_BITS, EXACT_IN_FLOAT64
 from neurocompile_fixedpoint.layout import NARROW_MAXIMUM, Layout, gathers, layout_of, suits
 
 GroupKernel = Literal["gather", "scatter", "definition"]
@@ -43,7 +43,7 @@ NeuronKernel = Literal["int32", "int64"]
 MEMORYLESS = 4095  # du: u is the input of this step alone
 CURRENT_MAXIMUM = (1 << 17) - 1  # weight units: what u holds without a wrap
 WITHOUT_END = 1 << 62
-DECAY_ONE = 1 << 12
+DECAY_ONE = 1 << DECAY_BITS
 INT32_MAXIMUM = (1 << 31) - 1
 AUTO = "auto"
 ASSUMED_RATE = 0.1
@@ -117,7 +117,7 @@ class _Ranges:
 
     def __init__(self, network: IntegerNetwork) -> None:
         self.network = network
-        self.by_sign = {group.name: _sums_by_sign(group.weight) for group in network.synapses}
+        self.by_sign = {group.name: sums_by_sign(group.weight) for group in network.synapses}
         self.sent: dict[str, tuple[int, int]] = {}
         for item in network.populations:
             if isinstance(item, IntegerInput):
@@ -160,22 +160,11 @@ class _Ranges:
 
     def _sums(self, group: IntegerSynapses) -> tuple[Any, Any]:
         """Return the smallest and the largest partial sum, by row of weights."""
-        negative, positive = self.by_sign[group.name]
+        negative, positive = (sums.astype(object) for sums in self.by_sign[group.name])
         least, most = self.sent.get(group.source, (-WITHOUT_END, WITHOUT_END))
         low = positive * min(least, 0) + negative * max(most, 0)
         high = positive * max(most, 0) + negative * min(least, 0)
         return low, high
-
-
-def _sums_by_sign(weight: Integer) -> tuple[Any, Any]:
-    """Return the sums of the negative and of the positive weights in each row, in Python's integers."""
-    flat = weight.reshape(len(weight), -1)
-    negative: Integer = np.empty(len(weight), np.int64)
-    positive: Integer = np.empty(len(weight), np.int64)
-    for rows in row_blocks(flat):
-        negative[rows] = np.minimum(flat[rows], 0).sum(1)
-        positive[rows] = np.maximum(flat[rows], 0).sum(1)
-    return negative.astype(object), positive.astype(object)
 
 
 def _possible(
@@ -232,8 +221,3 @@ def _fits_int32(neurons: IntegerNeurons, arriving: int) -> bool:
         and ((neurons.dv >= 0) & (neurons.dv <= DECAY_ONE)).all()
         and floored.all() == floored.any()
     )
-
-
-def largest_of(values: Integer) -> int:
-    """Return the largest magnitude in `values`."""
-    return max(int(values.max(initial=0)), -int(values.min(initial=0)))

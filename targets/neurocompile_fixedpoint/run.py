@@ -10,7 +10,6 @@ All of them agree in every spike, membrane and counter; which one runs is a matt
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from importlib.util import find_spec
@@ -84,7 +83,8 @@ class FixedPointExecutor:
     def _chosen(self, sample_steps: int) -> Execute:
         if self._may_be_small:
             self._may_be_small = False
-            if sample_steps * synapse_count(self.network) <= SMALL_RUN:
+            synapses = sum(map(self.network.synapse_count, self.network.synapses))
+            if sample_steps * synapses <= SMALL_RUN:
                 return partial(definition.execute, self.network)
         if self._execute is None:
             self._execute = _set_up(self.network, self.plan, self.engine)
@@ -92,15 +92,6 @@ class FixedPointExecutor:
 
     def close(self) -> None:
         """There is nothing to release."""
-
-
-def synapse_count(network: IntegerNetwork) -> int:
-    """Return how many synapses a step computes at most, those of a convolution's padding included."""
-    return sum(
-        group.weight.size
-        * (1 if group.geometry is None else math.prod(network.views(group)[1][1:]))
-        for group in network.synapses
-    )
 
 
 def installed_engines() -> list[str]:

@@ -16,6 +16,7 @@ from neurocompile.integer import (
     IntegerNetwork,
     IntegerNeurons,
     IntegerSynapses,
+    largest_of,
 )
 from neurocompile_fixedpoint import kernels
 from neurocompile_fixedpoint.definition import STATE_MAXIMUM
@@ -33,7 +34,6 @@ from neurocompile_fixedpoint.plan import (
     GroupKernel,
     NeuronKernel,
     Plan,
-    largest_of,
 )
 
 SHORTEST_PERIOD = 512  # neurons whose parameters are written out, so that loops are long

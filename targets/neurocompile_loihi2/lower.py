@@ -40,7 +40,7 @@ from neurocompile.integer import (
 from neurocompile.limits import Limits
 from neurocompile.target import Availability, Executor, Lowered, Option
 from neurocompile_loihi2.limits import CONV_ATTRIBUTE_MAXIMUM, LIMITS, PARTS_MAXIMUM, RELAYS_MAXIMUM
-from neurocompile_loihi2.route import Leg, Routes, in_steps, route, synapse_count
+from neurocompile_loihi2.route import Leg, Routes, in_steps, route
 
 if TYPE_CHECKING:
     from neurocompile.program import Program
@@ -346,7 +346,7 @@ def _connection(
         "target": group.target,
         "message_bits": _message_bits(network, group.source),
         "sign_mode": "excitatory" if (group.weight % LIMITS.weight_step).any() else "mixed",
-        "synapses": synapse_count(network, group),
+        "synapses": network.synapse_count(group),
         "longest_delay": leg.longest,
     }
     if leg.delay.ndim:

@@ -149,14 +149,6 @@ def route(network: IntegerNetwork, schedule: Schedule, balance: str) -> Routes:
     )
 
 
-def synapse_count(network: IntegerNetwork, group: IntegerSynapses) -> int:
-    """Return how many synapses `group` has when written out, borders of images not subtracted."""
-    used = int(np.count_nonzero(group.weight))
-    if group.geometry is None:
-        return used
-    return used * math.prod(network.views(group)[1][1:])
-
-
 def in_steps(number: int) -> str:
     """Return a number of machine steps in words."""
     return "1 step" if number == 1 else f"{number} steps"
@@ -196,7 +188,7 @@ def _choose(
 
     def cost(reach: int) -> int:
         return 2 * neurons * reach + sum(
-            synapse_count(network, group) * (rest + 2) for group, rest in groups if rest > reach
+            network.synapse_count(group) * (rest + 2) for group, rest in groups if rest > reach
         )
 
     lengths = sorted({0, *(rest for _, rest in groups)}, reverse=True)

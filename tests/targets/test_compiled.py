@@ -17,7 +17,7 @@ import pytest
 from neurocompile_fixedpoint import definition
 from neurocompile_fixedpoint.layout import Layout, Lines, Segments, layout_of, lines_of, segments_of
 from neurocompile_fixedpoint.plan import costs, make_plan
-from neurocompile_fixedpoint.run import open_engine, synapse_count
+from neurocompile_fixedpoint.run import open_engine
 
 from neurocompile import load
 from neurocompile.errors import MissingDependencyError, OptionError, ProgramFormatError
@@ -250,7 +250,7 @@ def test_synapses_are_counted_as_often_as_a_window_uses_them(one_layer: OneLayer
         np.ones((2, 1, 3, 3)), geometry=Geometry(), input_shape=(1, 4, 4), shape=(2, 2, 2)
     )
 
-    assert synapse_count(network) == 18 * 4
+    assert network.synapse_count(network.synapses[0]) == 18 * 4
 
 
 def test_a_small_first_run_is_computed_by_the_definition(
