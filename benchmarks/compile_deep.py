@@ -42,7 +42,7 @@ from neurocompile.data import InputRange
 from neurocompile.frontend.fold_batchnorm import fold_batchnorm
 from neurocompile.frontend.to_nir import to_nir, write_nir
 from neurocompile.training.architectures import ResNet19, SewResNet, VggSnn
-from neurocompile.training.config import StageSettings, TrainSettings
+from neurocompile.training.config import Convolutional, StageSettings, TrainSettings
 from neurocompile.training.networks import SpikingNetwork, build, trace
 
 CHILD = Path(__file__).parent / "compile_child.py"
@@ -149,9 +149,12 @@ def settings_of(
 ) -> TrainSettings:
     """Return the settings of a network of such stages, with `width` times the channels."""
     return TrainSettings(
-        stages=tuple(
-            StageSettings(channels=round(full * width), kernel=kernel, pool=pool)
-            for full, kernel, pool in stages
+        network=Convolutional(
+            name="convolutional",
+            stages=tuple(
+                StageSettings(channels=round(full * width), kernel=kernel, pool=pool)
+                for full, kernel, pool in stages
+            ),
         ),
         timesteps=steps,
         epochs=1,

@@ -28,8 +28,9 @@ from neurocompile.frontend.to_nir import to_nir, write_nir
 from neurocompile.ir import LIF, Conv2d, Dense, Flatten, Input, Network, Node, Output
 from neurocompile.program import Program
 from neurocompile.training.architectures import ResNet19, VggSnn
-from neurocompile.training.config import NeuronSettings, StageSettings
+from neurocompile.training.config import StageSettings
 from neurocompile.training.networks import ConvolutionalBody, SpikingNetwork, trace
+from neurocompile.training.neurons import LIF as NeuronLayer  # noqa: N811 - a class, for all its letters
 
 Values = NDArray[Any]
 Inference = Callable[[torch.Tensor], torch.Tensor]
@@ -149,7 +150,7 @@ def deep_network(name: str, width: float) -> Deep:
                 for full, kernel, pool in SNN5
             ]
             shape = (1, 28, 28)
-            body = ConvolutionalBody(shape, 10, stages, NeuronSettings())
+            body = ConvolutionalBody(shape, 10, stages, NeuronLayer)
     training = SpikingNetwork(body, shape)
     for module in body.modules():
         if isinstance(module, nn.BatchNorm2d):

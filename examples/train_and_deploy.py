@@ -14,7 +14,7 @@ from pathlib import Path
 import neurocompile
 
 QUICK = [
-    'stages=[{"channels":8,"kernel":3,"pool":2},{"channels":16,"kernel":3,"pool":2}]',
+    'network.stages=[{"channels":8,"kernel":3,"pool":2},{"channels":16,"kernel":3,"pool":2}]',
     "epochs=8",
 ]
 

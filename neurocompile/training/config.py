@@ -1,17 +1,19 @@
-"""What a training run is made of, checked when it is built, and the presets."""
+"""What a training run is made of, checked when it is built."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from neurocompile.errors import OptionError, Problem
+from neurocompile.training.presets import PRESETS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -38,54 +40,300 @@ class StageSettings(_Settings):
         return kernel
 
 
-class NeuronSettings(_Settings):
-    """The neuron of all layers; `tau` is the discrete leak factor."""
+class Convolutional(_Settings):
+    """Stages of convolutions, then a linear read-out."""
 
+    name: Literal["convolutional"]
+    stages: tuple[StageSettings, ...] = Field(min_length=1)
+
+
+class Dense(_Settings):
+    """Hidden layers of LIF neurons, then a linear read-out; no batch norm."""
+
+    name: Literal["dense"]
+    hidden: tuple[int, ...] = Field(min_length=1)
+
+
+class _Scaled(_Settings):
+    """A published network; `width` scales the channels of all layers (1: as published)."""
+
+    width: float = Field(default=1.0, gt=0)
+
+
+class Snn5(_Scaled):
+    """SNN-5 of the TET paper (section 5)."""
+
+    name: Literal["snn5"]
+
+
+class VggSnn(_Scaled):
+    """VGGSNN of the TET paper; `pooling` "stride" is its variant without average pools."""
+
+    name: Literal["vggsnn"]
+    pooling: Literal["average", "stride"] = "average"
+
+
+class ResNet19(_Scaled):
+    """ResNet-19 of the TET paper; `hidden` 0 leaves out the dense layer before the read-out."""
+
+    name: Literal["resnet19"]
+    stem_channels: int = Field(default=64, gt=0)
+    hidden: int = Field(default=256, ge=0)
+
+
+class SpikingResNet34(_Scaled):
+    """Spiking-ResNet34 for ImageNet, with a max pool in the stem or a stride in the first stage."""
+
+    name: Literal["spiking-resnet34"]
+    stem: Literal["maxpool", "stride"] = "stride"
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+
+
+class SewResNet34(_Scaled):
+    """SEW-ResNet34 for ImageNet: shortcuts are added to the spikes."""
+
+    name: Literal["sew-resnet34"]
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+
+
+class ResNet18Dvs(_Scaled):
+    """Spiking ResNet-18 for event data: the plain layout, or the one with a stem of three layers."""
+
+    name: Literal["resnet18-dvs"]
+    layout: Literal["plain", "modified"] = "plain"
+
+
+NetworkSettings = Annotated[
+    Convolutional | Dense | Snn5 | VggSnn | ResNet19 | SpikingResNet34 | SewResNet34 | ResNet18Dvs,
+    Field(discriminator="name"),
+]
+
+
+class NeuronSettings(_Settings):
+    """
+    The neuron of all layers; `tau` is the discrete leak factor, 1 for "if".
+
+    With `learn_tau` every layer learns its own, from `tau` on. `activation` "sigmoid" is the ablation of
+    TET section 5.1: neurons that emit sigmoid(`steepness` (u - threshold)) and train by its true gradient.
+    """
+
+    kind: Literal["lif", "if"] = "lif"
     tau: float = Field(default=0.5, gt=0, le=1)
+    learn_tau: bool = False
     threshold: float = Field(default=1.0, gt=0)
-    surrogate_width: float = Field(default=1.0, gt=0)
     detach_reset: bool = False
+    activation: Literal["step", "sigmoid"] = "step"
+    steepness: float = Field(default=10.0, gt=0)
+
+
+class NormalisationSettings(_Settings):
+    """
+    Batch norm over batch and time: TET's ("bn"), or with the factor alpha * threshold of tdBN.
+
+    "tdbn" keeps the factor in the forward pass, "tdbn-init" starts the weight at it. With `sync`, several
+    processes normalise by their common statistics.
+    """
+
+    kind: Literal["bn", "tdbn", "tdbn-init"] = "bn"
+    sync: bool = True
+
+
+class Triangle(_Settings):
+    """max(0, width - |x|) / width^2 (TET, Eq. 5): `width` is the paper's gamma."""
+
+    name: Literal["triangle"]
+    width: float = Field(default=1.0, gt=0)
+
+
+class Rectangle(_Settings):
+    """1 / width for |x| < width / 2 (STBP)."""
+
+    name: Literal["rectangle"]
+    width: float = Field(default=1.0, gt=0)
+
+
+class Exponential(_Settings):
+    """scale / (2 width) * exp(-|x| / width) (SLAYER, lava-dl)."""
+
+    name: Literal["exponential"]
+    width: float = Field(default=1.0, gt=0)
+    scale: float = Field(default=1.0, gt=0)
+
+
+class Sigmoid(_Settings):
+    """The slope of sigmoid(steepness x)."""
+
+    name: Literal["sigmoid"]
+    steepness: float = Field(default=4.0, gt=0)
+
+
+class Arctan(_Settings):
+    """(steepness / 2) / (1 + (pi steepness x / 2)^2)."""
+
+    name: Literal["arctan"]
+    steepness: float = Field(default=2.0, gt=0)
+
+
+class FastSigmoid(_Settings):
+    """1 / (1 + steepness |x|)^2."""
+
+    name: Literal["fast-sigmoid"]
+    steepness: float = Field(default=25.0, gt=0)
+
+
+class FdgSettings(_Settings):
+    """
+    How the temperature of Dspike follows the finite difference gradient, every `every` epochs.
+
+    Candidates are the temperature and `step` above and below, within [`minimum`, `maximum`]; weights of
+    the first layer are moved by `epsilon` times their standard deviation, at most `weights` of them.
+    """
+
+    step: float = Field(default=0.2, gt=0)
+    minimum: float = Field(default=1.0, gt=0)
+    maximum: float = Field(default=6.0, gt=0)
+    epsilon: float = Field(default=0.1, gt=0)
+    weights: int = Field(default=1728, gt=0)
+    every: int = Field(default=1, gt=0)
+
+
+class Dspike(_Settings):
+    """Dspike (Li et al., 2021) with its temperature b; `adapt` follows the finite difference gradient."""
+
+    name: Literal["dspike"]
+    temperature: float = Field(default=3.0, gt=0)
+    adapt: FdgSettings | None = None
+
+
+SurrogateSettings = Annotated[
+    Triangle | Rectangle | Exponential | Sigmoid | Arctan | FastSigmoid | Dspike,
+    Field(discriminator="name"),
+]
+
+
+class MaskSettings(_Settings):
+    """
+    Masked surrogate gradients (MSG): with `probability` a gradient is 0, drawn anew in every backward pass.
+
+    If `final` is given, the probability grows linearly to it, from epoch `start_epoch` to the last.
+    """
+
+    probability: float = Field(default=0.5, ge=0, le=1)
+    final: float | None = Field(default=None, ge=0, le=1)
+    start_epoch: int = Field(default=5, ge=0)
 
 
 class LossSettings(_Settings):
-    """L_TOTAL of TET (Eq. 13): `mse_weight` is lambda, `mse_target` is phi."""
+    """
+    "tet" is Eq. 9 of TET, "sdt" Eq. 7; both mixed with Eq. 12 by Eq. 13.
 
+    `mse_weight` is lambda, `mse_target` is phi. From epoch `switch_epoch` on (counted from 0) the loss is
+    `switch_to`.
+    """
+
+    name: Literal["tet", "sdt"] = "tet"
     mse_weight: float = Field(default=0.05, ge=0, le=1)
     mse_target: float = 1.0
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    switch_epoch: int | None = Field(default=None, ge=1)
+    switch_to: Literal["tet", "sdt"] = "tet"
+
+
+class TwoSettings(_Settings):
+    """Temporally weighted output (TWO): `rate` is rho; weights move after epoch `start_epoch`."""
+
+    rate: float = Field(default=0.3, gt=0, le=1)
+    start_epoch: int = Field(default=5, ge=0)
+
+
+class InputSettings(_Settings):
+    """
+    How samples become inputs.
+
+    `root` is the directory of data sets that are files (else the environment's NEUROCOMPILE_DATA, else
+    ./data). Event recordings are cut into as many frames as there are time steps, by equal numbers of
+    `events` or by `time`; `binary` frames say that something happened, others count. `size` is the height
+    and width that frames are resized to (None: as recorded).
+    """
+
+    root: str | None = None
+    augment: tuple[Literal["crop", "flip", "roll", "nda", "resized-crop"], ...] = ()
+    split_by: Literal["events", "time"] = "events"
+    binary: bool = False
+    resize: Literal["bilinear", "nearest", "area"] = "bilinear"
+    size: int | None = Field(default=None, gt=0)
+    workers: int = Field(default=0, ge=0)
+
+
+class RunningSettings(_Settings):
+    """How and where the run is computed; numbers of devices and processes may change on resume."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: int | Literal["auto"] = 1
+    nodes: int = Field(default=1, gt=0)
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    accumulate: int = Field(default=1, gt=0)
+    clip: float | None = Field(default=None, gt=0)
+    early_stop: int | None = Field(default=None, gt=0)
+    compile: bool = False
+    tensorboard: bool = False
+
+
+class PhaseSettings(_Settings):
+    """
+    A phase after the first: weights and statistics are kept, the optimiser is new (TIT).
+
+    What is None is as in the first phase. With `weight_bits` the phase is quantisation-aware: its forward
+    pass uses the integers that `export --weight-bits` will emit.
+    """
+
+    epochs: int = Field(gt=0)
+    timesteps: int | None = Field(default=None, gt=0)
+    optimiser: Literal["adam", "adamw", "sgd"] | None = None
+    learning_rate: float | None = Field(default=None, gt=0)
+    weight_decay: float | None = Field(default=None, ge=0)
+    weight_bits: int | None = Field(default=None, ge=2, le=8)
 
 
 class TrainSettings(_Settings):
     """A whole training run. The same settings and seed give the same weights on one machine."""
 
-    preset: str = "digits"
+    preset: str = ""
     data: str = "digits"
-    stages: tuple[StageSettings, ...] = Field(min_length=1)
+    input: InputSettings = InputSettings()
+    network: NetworkSettings
+    initialisation: Literal["kaiming", "torch"] = "kaiming"
     neuron: NeuronSettings = NeuronSettings()
+    surrogate: SurrogateSettings = Triangle(name="triangle")
+    mask: MaskSettings | None = None
+    normalisation: NormalisationSettings = NormalisationSettings()
     loss: LossSettings = LossSettings()
+    two: TwoSettings | None = None
+    start: str | None = None  # a run or checkpoint to take the weights from
     timesteps: int = Field(default=4, gt=0)
     epochs: int = Field(gt=0)
     batch_size: int = Field(default=64, gt=0)
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # of sgd
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: int = Field(default=0, ge=0)
+    phases: tuple[PhaseSettings, ...] = ()
+    running: RunningSettings = RunningSettings()
     seed: int = Field(default=0, ge=0, lt=2**32)
 
-
-# SNN-5 of the TET paper is 16C3-64C5-AP2-128C5-AP2-256C5-AP2-512C3-AP2-FC on 32x32 images; this is
-# its shape on 8x8 ones: a convolution at full resolution, then convolutions that end in pools.
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "digits": {
-        "preset": "digits",
-        "data": "digits",
-        "stages": [
-            {"channels": 16, "kernel": 3},
-            {"channels": 32, "kernel": 3, "pool": 2},
-            {"channels": 64, "kernel": 3, "pool": 2},
-        ],
-        "epochs": 40,
-        "learning_rate": 3e-3,
-        "weight_decay": 2e-3,
-    }
-}
+    def all_phases(self) -> tuple[PhaseSettings, ...]:
+        """Return the first phase and those after it, with nothing left open but `weight_bits`."""
+        first = {
+            "epochs": self.epochs,
+            "timesteps": self.timesteps,
+            "optimiser": self.optimiser,
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+        }
+        later = (phase.model_dump(exclude_none=True) for phase in self.phases)
+        return tuple(PhaseSettings(**{**first, **phase}) for phase in ({}, *later))
 
 
 def resolve(
@@ -98,16 +346,15 @@ def resolve(
     """
     Return the settings of a preset or a TOML or JSON file, with `key=value` overrides on top.
 
-    Dots reach inwards (`neuron.tau=0.25`). `settings` that are not None win over everything.
-    Raises `OptionError` with every key that is unknown or has an impossible value.
+    Dots reach inwards (`neuron.tau=0.25`). A new `name` of a network or surrogate drops what belonged to
+    the old one. `settings` that are not None win over everything. Raises `OptionError` with every key
+    that is unknown or has an impossible value.
     """
     if preset is not None and config is not None:
         raise OptionError("give either a preset or a configuration file, not both")
     values = _read(config) if config else _preset(preset or "digits")
-    for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator or not key:
-            raise OptionError(Problem("", f"--set needs key=value, got '{override}'"))
+    assignments = [_parsed(override) for override in overrides]
+    for key, value in sorted(assignments, key=lambda pair: not pair[0].endswith(".name")):
         _assign(values, key, value)
     values.update({key: value for key, value in settings.items() if value is not None})
     try:
@@ -121,8 +368,8 @@ def _preset(name: str) -> dict[str, Any]:
         raise OptionError(
             Problem("", f"there is no preset '{name}'", remedy=f"choose from {', '.join(PRESETS)}")
         )
-    copied: dict[str, Any] = json.loads(json.dumps(PRESETS[name]))
-    return copied
+    copied: dict[str, Any] = json.loads(json.dumps(PRESETS[name].settings))
+    return {"preset": name, **copied}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -138,34 +385,75 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _assign(values: dict[str, Any], key: str, value: str) -> None:
+def _parsed(override: str) -> tuple[str, Any]:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise OptionError(Problem("", f"--set needs key=value, got '{override}'"))
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     *outer, last = key.split(".")
     for name in outer:
-        inner = values.setdefault(name, {})
+        inner = values.get(name)
+        if inner is None:
+            inner = values[name] = {}
         if not isinstance(inner, dict):
             raise OptionError(Problem("", f"--set {key}: '{name}' has no settings of its own"))
         values = inner
-    try:
-        values[last] = json.loads(value)
-    except ValueError:
-        values[last] = value
+    if last == "name" and outer and outer[-1] in NAMED and values.get("name") != value:
+        values.clear()
+    values[last] = value
+
+
+NAMED = ("network", "surrogate")  # settings whose `name` says which others there are
 
 
 def _problem_of(error: Any) -> Problem:
-    key = ".".join(str(part) for part in error["loc"])
+    tags = {*_tags(NetworkSettings), *_tags(SurrogateSettings)}
+    place = [str(part) for part in error["loc"]]
+    key = ".".join(
+        part for at, part in enumerate(place) if not (part in tags and place[at - 1] in NAMED)
+    )
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return Problem(
+            "",
+            f"setting '{key}.name' is {error['input'].get('name', 'missing')!r}"
+            if isinstance(error["input"], Mapping)
+            else f"setting '{key}' is {error['input']!r}",
+            remedy=f"choose from {', '.join(_tags(NetworkSettings if key == 'network' else SurrogateSettings))}",
+        )
     if error["type"] != "extra_forbidden":
         return Problem("", f"setting '{key}' is {error['input']!r}", remedy=error["msg"])
-    known = _known_keys(TrainSettings)
+    known = list(_known_keys(TrainSettings))
     near = get_close_matches(key, known, n=3, cutoff=0.4)
     return Problem(
         "", f"there is no setting '{key}'", remedy=f"did you mean {', '.join(near or known)}?"
     )
 
 
-def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    keys: list[str] = []
+def _tags(union: Any) -> list[str]:
+    """Return the names that a union of settings is told apart by."""
+    return [get_args(kind.model_fields["name"].annotation)[0] for kind in _models(union)]
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the settings that an annotation allows."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Annotated, Union, UnionType):
+        for part in get_args(annotation):
+            yield from _models(part)
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> dict[str, None]:
+    """Return all keys below `model`, in order, each once."""
+    keys: dict[str, None] = {}
     for name, field in model.model_fields.items():
-        keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _known_keys(field.annotation, f"{prefix}{name}.")
+        keys[prefix + name] = None
+        for inner in _models(field.annotation):
+            keys |= _known_keys(inner, f"{prefix}{name}.")
     return keys

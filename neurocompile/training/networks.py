@@ -8,13 +8,14 @@ Batch norm is TET's: one statistic per channel over batch, time and space (secti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx, nn
 
-from neurocompile.training.config import NeuronSettings, StageSettings, TrainSettings
+from neurocompile.training.config import Convolutional, StageSettings, TrainSettings
 from neurocompile.training.neurons import LIF
+from neurocompile.training.surrogates import surrogate_of
 
 
 class ConvolutionalBody(nn.Module):
@@ -25,7 +26,7 @@ class ConvolutionalBody(nn.Module):
         input_shape: Sequence[int],
         classes: int,
         stages: Sequence[StageSettings],
-        neuron: NeuronSettings,
+        lif: Callable[[], LIF],
     ) -> None:
         super().__init__()
         channels, height, width = input_shape
@@ -35,10 +36,7 @@ class ConvolutionalBody(nn.Module):
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
             self.add_module(f"conv{number}", convolution)
             self.add_module(f"bn{number}", nn.BatchNorm2d(stage.channels))
-            self.add_module(
-                f"lif{number}",
-                LIF(neuron.tau, neuron.threshold, neuron.surrogate_width, neuron.detach_reset),
-            )
+            self.add_module(f"lif{number}", lif())
             if stage.pool > 1:
                 self.add_module(f"pool{number}", nn.AvgPool2d(stage.pool))
             channels = stage.channels
@@ -59,12 +57,21 @@ class ConvolutionalBody(nn.Module):
 
 
 class SpikingNetwork(nn.Module):
-    """A body and the bookkeeping of time around it."""
+    """
+    A body and the bookkeeping of time around it.
 
-    def __init__(self, body: nn.Module, input_shape: Sequence[int]) -> None:
+    `time_weights` (steps,) are those of the temporally weighted output (TWO); None counts all steps alike.
+    """
+
+    time_weights: Tensor | None
+
+    def __init__(
+        self, body: nn.Module, input_shape: Sequence[int], *, time_weights: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.body = body
         self.input_shape = tuple(input_shape)
+        self.register_buffer("time_weights", time_weights)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return O(t), (batch, steps, classes), for `x` (batch, steps, *input shape)."""
@@ -72,11 +79,34 @@ class SpikingNetwork(nn.Module):
         result: Tensor = self.body(x.flatten(0, 1), steps)
         return result.reshape(-1, steps, *result.shape[1:])
 
+    def decision(self, outputs: Tensor) -> Tensor:
+        """
+        Return the read-out (batch, classes) of O(t), (batch, steps, classes): its weighted mean.
+
+        Weights belong to one number of steps; for another the mean is plain (MSG/TWO).
+        """
+        if self.time_weights is None or len(self.time_weights) != outputs.shape[1]:
+            return outputs.mean(1)
+        return (self.time_weights[:, None] * outputs).mean(1)
+
 
 def build(settings: TrainSettings, input_shape: Sequence[int], classes: int) -> SpikingNetwork:
     """Return the untrained network of `settings` for inputs (channels, height, width)."""
-    body = ConvolutionalBody(input_shape, classes, settings.stages, settings.neuron)
-    return SpikingNetwork(body, input_shape)
+    assert isinstance(settings.network, Convolutional)
+    neuron, surrogate = settings.neuron, surrogate_of(settings)
+
+    def lif() -> LIF:
+        return LIF(
+            1.0 if neuron.kind == "if" else neuron.tau,
+            neuron.threshold,
+            surrogate,
+            detach_reset=neuron.detach_reset,
+            learn_tau=neuron.learn_tau,
+        )
+
+    body = ConvolutionalBody(input_shape, classes, settings.network.stages, lif)
+    weights = None if settings.two is None else torch.ones(settings.timesteps)
+    return SpikingNetwork(body, input_shape, time_weights=weights)
 
 
 class BodyTracer(fx.Tracer):

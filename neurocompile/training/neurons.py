@@ -11,16 +11,31 @@ reset unless `detach_reset` (the reference implementation of TET does not detach
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from neurocompile.training.surrogates import Surrogate, triangle
+from neurocompile.training.surrogates import Surrogate, Triangle
+
+
+class _Fire(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, surrogate: Surrogate) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.surrogate = surrogate
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return grad_outputs[0] * ctx.surrogate.slope(x), None
 
 
 def lif_sequence(
     current: Tensor,
     *,
-    tau: float,
+    tau: float | Tensor,
     threshold: float,
     surrogate: Surrogate,
     detach_reset: bool = False,
@@ -34,7 +49,7 @@ def lif_sequence(
     spikes = []
     for input_now in current.unbind(1):
         membrane = tau * membrane + input_now
-        spike = surrogate(membrane - threshold)
+        spike: Tensor = _Fire.apply(membrane - threshold, surrogate)  # type: ignore[no-untyped-call]
         spikes.append(spike)
         membrane = membrane * (1 - (spike.detach() if detach_reset else spike))
     return torch.stack(spikes, 1)
@@ -44,20 +59,24 @@ class LIF(nn.Module):
     """
     LIF neurons on a batch whose first axis is batch times steps, the batch major.
 
-    Stateless layers see such a tensor as one large batch; this one is told the number of steps.
+    Stateless layers see such a tensor as one large batch; this one is told the number of steps. `tau` 1 is
+    the IF neuron. With `learn_tau` the leak is a parameter of the layer, and `tau` its value.
     """
 
     def __init__(
         self,
         tau: float = 0.5,
         threshold: float = 1.0,
-        surrogate_width: float = 1.0,
+        surrogate: Surrogate | None = None,
+        *,
         detach_reset: bool = False,
+        learn_tau: bool = False,
     ) -> None:
         super().__init__()
+        assert not learn_tau
         self.tau = tau
         self.threshold = threshold
-        self.surrogate_width = surrogate_width
+        self.surrogate = surrogate or Triangle()
         self.detach_reset = detach_reset
 
     def forward(self, current: Tensor, steps: int) -> Tensor:
@@ -66,7 +85,7 @@ class LIF(nn.Module):
             current.reshape(-1, steps, *current.shape[1:]),
             tau=self.tau,
             threshold=self.threshold,
-            surrogate=triangle(self.surrogate_width),
+            surrogate=self.surrogate,
             detach_reset=self.detach_reset,
         ).flatten(0, 1)
 

@@ -30,7 +30,7 @@ from neurocompile.atomic import check_writable, write_text
 from neurocompile.data import DataSet, Images, load_data_set
 from neurocompile.errors import CheckpointError, DataError, OptionError, Problem, raise_all
 from neurocompile.training.checkpoint import BEST, LAST, METRICS, load_checkpoint
-from neurocompile.training.config import TrainSettings
+from neurocompile.training.config import Convolutional, TrainSettings
 from neurocompile.training.curves import CURVES, plot_curves
 from neurocompile.training.losses import tet_loss
 from neurocompile.training.networks import SpikingNetwork, build
@@ -81,7 +81,7 @@ class TetModule(lightning.LightningModule):
             mse_target=self.settings.loss.mse_target,
         )
         self.log("train_loss", loss, on_step=False, on_epoch=True)
-        accuracy = (outputs.mean(1).argmax(1) == labels).float().mean()
+        accuracy = (self.network.decision(outputs).argmax(1) == labels).float().mean()
         self.log("train_accuracy", accuracy, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
@@ -93,7 +93,7 @@ class TetModule(lightning.LightningModule):
         outputs = self(images)
         assert self.correct_at is not None
         self.correct_at += (outputs.argmax(2) == labels[:, None]).sum(0)
-        accuracy = (outputs.mean(1).argmax(1) == labels).float().mean()
+        accuracy = (self.network.decision(outputs).argmax(1) == labels).float().mean()
         self.log("test_accuracy", accuracy, batch_size=len(labels), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
@@ -282,7 +282,9 @@ def _check_shapes(data: DataSet, settings: TrainSettings) -> None:
             )
         )
     _, *size = data.input_shape
-    for number, stage in enumerate(settings.stages, start=1):
+    network = settings.network
+    stages = network.stages if isinstance(network, Convolutional) else ()
+    for number, stage in enumerate(stages, start=1):
         if any(extent % stage.pool for extent in size):
             problems.append(
                 Problem(

@@ -16,7 +16,7 @@ from neurocompile.frontend import from_checkpoint as module
 from neurocompile.frontend.fold_batchnorm import fold_batchnorm
 from neurocompile.frontend.from_checkpoint import PROBE_SAMPLES, from_checkpoint
 from neurocompile.frontend.to_nir import to_nir
-from neurocompile.training.config import StageSettings, TrainSettings
+from neurocompile.training.config import Convolutional, StageSettings, TrainSettings
 from neurocompile.training.networks import build
 
 SHAPE, STEPS, CLASSES = (1, 6, 6), 3, 4
@@ -27,7 +27,13 @@ PIXELS = InputRange(0, 1, 1 / 16)
 def checkpoint(tmp_path: Path) -> Path:
     """A network that saw one batch, stored as `train` stores it."""
     settings = TrainSettings(
-        stages=(StageSettings(channels=5, kernel=3, pool=2), StageSettings(channels=6, kernel=3)),
+        network=Convolutional(
+            name="convolutional",
+            stages=(
+                StageSettings(channels=5, kernel=3, pool=2),
+                StageSettings(channels=6, kernel=3),
+            ),
+        ),
         timesteps=STEPS,
         epochs=1,
         learning_rate=1e-3,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from neurocompile.errors import OptionError
-from neurocompile.training.config import resolve
+from neurocompile.training.config import Convolutional, resolve
 
 
 def test_the_preset_is_tet() -> None:
@@ -42,9 +42,13 @@ def test_resolved_settings_are_a_configuration_file_again(tmp_path: Path) -> Non
 
 def test_toml_files_are_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text("epochs = 2\nlearning_rate = 0.01\nstages = [{channels = 4, kernel = 3}]\n")
+    path.write_text(
+        "epochs = 2\nlearning_rate = 0.01\n[network]\nname = 'convolutional'\nstages = [{channels = 4, kernel = 3}]\n"
+    )
 
-    assert resolve(config=path).stages[0].channels == 4
+    network = resolve(config=path).network
+    assert isinstance(network, Convolutional)
+    assert network.stages[0].channels == 4
 
 
 def test_all_mistakes_are_told_with_the_nearest_names() -> None:
@@ -62,7 +66,7 @@ def test_all_mistakes_are_told_with_the_nearest_names() -> None:
     ("arguments", "text"),
     [
         (
-            {"preset": "digits", "overrides": ['stages=[{"channels":4,"kernel":2}]']},
+            {"preset": "digits", "overrides": ['network.stages=[{"channels":4,"kernel":2}]']},
             "kernels must be odd",
         ),
         ({"preset": "mnist"}, "there is no preset 'mnist': choose from digits"),

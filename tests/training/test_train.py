@@ -16,7 +16,7 @@ from neurocompile.training.config import TrainSettings, resolve
 from neurocompile.training.train import train
 
 SMALL = [
-    'stages=[{"channels":4,"kernel":3,"pool":2},{"channels":4,"kernel":3,"pool":2}]',
+    'network.stages=[{"channels":4,"kernel":3,"pool":2},{"channels":4,"kernel":3,"pool":2}]',
     "batch_size=256",
 ]
 
