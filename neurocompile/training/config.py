@@ -404,40 +404,32 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(inner, dict):
             raise OptionError(Problem("", f"--set {key}: '{name}' has no settings of its own"))
         values = inner
-    if last == "name" and outer and outer[-1] in NAMED and values.get("name") != value:
+    if key in ("network.name", "surrogate.name") and values.get("name") != value:
         values.clear()
     values[last] = value
 
 
-NAMED = ("network", "surrogate")  # settings whose `name` says which others there are
-
-
 def _problem_of(error: Any) -> Problem:
-    tags = {*_tags(NetworkSettings), *_tags(SurrogateSettings)}
     place = [str(part) for part in error["loc"]]
-    key = ".".join(
-        part for at, part in enumerate(place) if not (part in tags and place[at - 1] in NAMED)
-    )
+    chosen = next((model for model in _NAMED_MODELS if place[:2] == list(model)), None)
+    if chosen is not None:
+        place.pop(1)  # pydantic puts the name that the settings go by into the path
+    key = ".".join(place)
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return Problem(
-            "",
-            f"setting '{key}.name' is {error['input'].get('name', 'missing')!r}"
-            if isinstance(error["input"], Mapping)
-            else f"setting '{key}' is {error['input']!r}",
-            remedy=f"choose from {', '.join(_tags(NetworkSettings if key == 'network' else SurrogateSettings))}",
-        )
+        given = error["input"]
+        name = given.get("name", "missing") if isinstance(given, Mapping) else given
+        names = [name for setting, name in _NAMED_MODELS if setting == key]
+        need = f"setting '{key}.name' is {name!r}"
+        return Problem("", need, remedy=f"choose from {', '.join(names)}")
     if error["type"] != "extra_forbidden":
         return Problem("", f"setting '{key}' is {error['input']!r}", remedy=error["msg"])
     known = list(_known_keys(TrainSettings))
+    if chosen is not None:
+        known = list(_known_keys(_NAMED_MODELS[chosen], f"{chosen[0]}."))
     near = get_close_matches(key, known, n=3, cutoff=0.4)
     return Problem(
         "", f"there is no setting '{key}'", remedy=f"did you mean {', '.join(near or known)}?"
     )
-
-
-def _tags(union: Any) -> list[str]:
-    """Return the names that a union of settings is told apart by."""
-    return [get_args(kind.model_fields["name"].annotation)[0] for kind in _models(union)]
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -457,3 +449,11 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> dict[str, None]:
         for inner in _models(field.annotation):
             keys |= _known_keys(inner, f"{prefix}{name}.")
     return keys
+
+
+# The settings that a network or surrogate of a name has, by both.
+_NAMED_MODELS = {
+    (setting, get_args(model.model_fields["name"].annotation)[0]): model
+    for setting, union in (("network", NetworkSettings), ("surrogate", SurrogateSettings))
+    for model in _models(union)
+}

@@ -69,7 +69,15 @@ def test_all_mistakes_are_told_with_the_nearest_names() -> None:
             {"preset": "digits", "overrides": ['network.stages=[{"channels":4,"kernel":2}]']},
             "kernels must be odd",
         ),
-        ({"preset": "mnist"}, "there is no preset 'mnist': choose from digits"),
+        ({"preset": "mnist"}, "there is no preset 'mnist': choose from digits, mnist5k, cifar10-"),
+        (
+            {"preset": "digits", "overrides": ["network.name=resnet"]},
+            "setting 'network.name' is 'resnet': choose from convolutional, dense, snn5, vggsnn",
+        ),
+        (
+            {"preset": "digits", "overrides": ["surrogate.name=arctan", "surrogate.width=2"]},
+            "there is no setting 'surrogate.width': did you mean surrogate.name, surrogate.steepness",
+        ),
         ({"preset": "digits", "overrides": ["epochs"]}, "--set needs key=value, got 'epochs'"),
         ({"config": Path("none.toml")}, "cannot read the configuration 'none.toml'"),
         ({"preset": "digits", "config": Path("x.toml")}, "either a preset or a configuration file"),
