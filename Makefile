@@ -94,7 +94,7 @@ clean: ## Remove what was built; runs stay
 # lava-nc declares Python 3.10 only; on newer ones it is installed besides and loaded through our shim.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,plot,fast,loihi2,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,events,tensorboard,plot,fast,loihi2,dev]'
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 11))' \
 		|| $(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python --constraint constraints.txt lava-nc
 	@touch $@
