@@ -1,22 +1,25 @@
 """
 DATA on the command line: a data set by name, `name:split`, or somebody's .npz file.
 
-Images become float32 in the units that the network sees: digits divided by 16, other uint8 by 255.
+Samples become float32 in the units that the network sees: digits divided by 16, other uint8 by 255.
 Because those are grids, the compiler can carry them to the chip as integers without any rounding;
-`InputRange` is how the grid travels with the network.
+`InputRange` is how the grid travels with the network. What data sets there are is in `datasets`.
 """
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from neurocompile.errors import DataError, MissingDependencyError, Problem, raise_all
+from neurocompile.errors import DataError, Problem, raise_all
 
 Float = NDArray[np.float32]
 Integer = NDArray[np.int64]
@@ -25,10 +28,9 @@ Inputs = NDArray[Any] | Mapping[str, NDArray[Any]]
 """Values for a network: (samples, steps, *input shape), by name where there are several inputs."""
 
 SEVERAL = "input/"  # before an input's name in files for networks with several
-DIGITS_SPLIT_SEED = 0
-DIGITS_TEST_IMAGES = 360
-MOST_CHANNELS = 4  # of an image: grey, two polarities, RGB, RGBA
+DATA_DIRECTORY = "NEUROCOMPILE_DATA"  # the environment's name for it
 MOST_CLASSES = 1 << 20
+MOST_VALUES = 1 << 31  # of samples that are in memory at once: 8 GiB
 
 
 @dataclass(frozen=True)
@@ -47,27 +49,120 @@ class InputRange:
         return {"minimum": self.minimum, "maximum": self.maximum, "step": self.step}
 
 
-@dataclass(frozen=True)
-class Images:
-    """A labelled split: `images` (samples, steps or 1, channels, height, width), `labels` (samples,)."""
+class Source(Protocol):
+    """Where the samples of a split are: in memory, or in files that are read when they are asked for."""
 
-    images: Float
+    def read(self, indices: Integer) -> NDArray[Any]:
+        """Return the samples at `indices` as (n, steps or 1, channels, height, width), as they are stored."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Samples in memory, (N, steps or 1, channels, height, width)."""
+
+    values: NDArray[Any]
+
+    def read(self, indices: Integer) -> NDArray[Any]:
+        return self.values[indices]
+
+
+@dataclass(frozen=True)
+class Split:
+    """
+    A labelled split: `labels` (N,), and samples that `source` holds in units of 1 / `per_unit`.
+
+    Large sets are stored as the integers of their grid; they become floats a batch at a time.
+    """
+
     labels: Integer
+    source: Source
+    per_unit: int = 1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fetch(self, indices: ArrayLike) -> Float:
+        """Return the samples at `indices` as (n, steps or 1, channels, height, width)."""
+        return self.scaled(self.source.read(np.asarray(indices, np.int64)))
+
+    def scaled(self, stored: NDArray[Any]) -> Float:
+        """Return what `stored` values stand for."""
+        values: Float = stored.astype(np.float32)
+        if self.per_unit != 1:
+            values /= np.float32(self.per_unit)
+        return values
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """A data set ready to train on."""
+class DataOptions:
+    """
+    How a data set is read; images need no more than `root`.
 
-    name: str
-    train: Images
-    test: Images
-    classes: int
-    input_range: InputRange
+    `root` is the directory of data sets that are files; where it is None, that is NEUROCOMPILE_DATA of
+    the environment, else ./data. Recordings of events are cut into `steps` frames, by equal numbers of
+    "events" or by "time"; `binary` frames say that something happened, others count. `size` is the height
+    and width that frames are resized to (None: as recorded).
+    """
+
+    root: Path | None = None
+    steps: int = 10
+    split_by: Literal["events", "time"] = "events"
+    binary: bool = False
+    resize: Literal["bilinear", "nearest", "area"] = "bilinear"
+    size: int | None = None
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        return self.train.images.shape[2:]
+    def directory(self) -> Path:
+        """The directory of data sets that are files."""
+        return self.root or Path(os.environ.get(DATA_DIRECTORY) or "data")
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], steps: int | None = None) -> DataOptions:
+        """
+        Return the options of training `settings` (as JSON), with the `steps` of one of their phases.
+
+        Where `steps` is None they are those of the last phase, as the trained network wants them.
+        """
+        last = [phase.get("timesteps") for phase in reversed(settings.get("phases", ()))]
+        given = settings.get("input", {})
+        names = ("split_by", "binary", "resize", "size")
+        return cls(
+            root=None if given.get("root") is None else Path(given["root"]),
+            steps=steps or next(filter(None, last), settings["timesteps"]),
+            **{name: given[name] for name in names if name in given},
+        )
+
+
+SplitName = Literal["train", "test"]
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """
+    A data set ready to train on; a split is opened when it is first asked for.
+
+    Samples have the shape (`steps`, *`input_shape`), images 1 step; `normalisation` is the mean and
+    standard deviation by channel that networks are given, None where they take values as they are.
+    `facts` say how the set was split and made.
+    """
+
+    name: str
+    open: Callable[[SplitName], Split]
+    classes: int
+    input_shape: tuple[int, ...]
+    input_range: InputRange
+    class_names: tuple[str, ...] = ()
+    steps: int = 1
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def train(self) -> Split:
+        return self.open("train")
+
+    @cached_property
+    def test(self) -> Split:
+        return self.open("test")
 
 
 @dataclass(frozen=True)
@@ -126,48 +221,74 @@ def map_inputs(function: Callable[[NDArray[Any]], NDArray[Any]], inputs: Inputs)
     return function(inputs)
 
 
-def load_data_set(name: str) -> DataSet:
+def load_data_set(name: str, options: DataOptions = DataOptions()) -> DataSet:
     """
     Return the data set called `name`, or the one in the .npz file of that path.
 
-    Raises `DataError` if there is none, listing every problem of a file.
+    Raises `DataError` if there is none, listing every problem of a file, or saying what to download, and
+    `MissingDependencyError` for a package that reads it.
     """
-    if name == "digits":
-        return _digits()
-    path = Path(name)
-    if path.suffix == ".npz":
-        return _from_training_npz(path)
+    from neurocompile.datasets import LOADERS
+    from neurocompile.datasets.npz import load_npz
+
+    if name in LOADERS:
+        return LOADERS[name](name, options)
+    if Path(name).suffix == ".npz":
+        return load_npz(Path(name))
     raise DataError(
         Problem(
-            "", f"there is no data set '{name}'", remedy="use 'digits' or the path of an .npz file"
+            "",
+            f"there is no data set '{name}'",
+            remedy=f"use {', '.join(LOADERS)} or the path of an .npz file",
         )
     )
 
 
-def load_samples(data: str) -> Samples:
+def load_samples(
+    data: str,
+    options: DataOptions = DataOptions(),
+    *,
+    count: int | None = None,
+) -> Samples:
     """
     Return the samples that DATA names: `digits`, `digits:test`, `digits:train` or an .npz file.
 
     An .npz file holds `input` (samples, steps, *input shape), or `input/<name>` for each of several
-    inputs, and perhaps `label`; or it is a training file, of which the test half is taken.
+    inputs, and perhaps `label`; or it is a training file, of which the test half is taken. With `count`
+    only that many are read, the first ones.
     """
     name, _, split = data.partition(":")
     path = Path(data)
     if path.suffix == ".npz":
         arrays = read_npz(path)
         if any(name == "input" or name.startswith(SEVERAL) for name in arrays):
-            return _samples_of(path, arrays)
+            samples = _samples_of(path, arrays)
+            return samples if count is None else samples.first(count)
         name, split = data, "test"
-    data_set = load_data_set(name)
+    data_set = load_data_set(name, options)
     if split not in ("", "test", "train"):
         raise DataError(
             Problem("", f"'{name}' has no split '{split}'", remedy="use ':train' or ':test'")
         )
     chosen = data_set.train if split == "train" else data_set.test
-    return Samples(chosen.images, chosen.labels)
+    count = len(chosen) if count is None else min(count, len(chosen))
+    values = count * data_set.steps * math.prod(data_set.input_shape)
+    if values > MOST_VALUES:
+        raise DataError(
+            Problem(
+                "",
+                f"{count} samples of '{name}' are more than fit into memory at once",
+                f"they are {values * 4 / 2**30:.0f} GiB",
+                "take the first ones with --samples",
+            )
+        )
+    return Samples(chosen.fetch(np.arange(count)), chosen.labels[:count])
 
 
-def range_of(data: str) -> tuple[InputRange, tuple[int, ...]]:
+def range_of(
+    data: str,
+    options: DataOptions = DataOptions(),
+) -> tuple[InputRange, tuple[int, ...]]:
     """
     Return the values that DATA takes, a data set's own range and grid or what an .npz file spans, and
     the shape of its samples at one step.
@@ -183,7 +304,7 @@ def range_of(data: str) -> tuple[InputRange, tuple[int, ...]]:
             )
         )
     if "input" not in arrays:
-        data_set = load_data_set(data.partition(":")[0] if path.suffix != ".npz" else data)
+        data_set = load_data_set(data.partition(":")[0] if path.suffix != ".npz" else data, options)
         return data_set.input_range, data_set.input_shape
     inputs = load_samples(data).inputs
     assert isinstance(inputs, np.ndarray)  # it has 'input'
@@ -220,6 +341,19 @@ def check_finite(what: str, values: NDArray[Any]) -> list[Problem]:
     return []
 
 
+def problems_of_labels(what: str, labels: NDArray[Any], count: int) -> list[Problem]:
+    """Return a problem if `labels` are not `count` classes from 0 on."""
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
+        have = f"it is {labels.dtype} of shape {labels.shape}"
+        return [Problem("", f"{what} must be {count} integers", have)]
+    if labels.size == 0 or labels.min() < 0 or labels.max() >= MOST_CLASSES:
+        reach = (
+            f"they reach from {labels.min()} to {labels.max()}" if labels.size else "there are none"
+        )
+        return [Problem("", f"{what} must be classes from 0 on, at least one", reach)]
+    return []
+
+
 def _samples_of(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Samples:
     labels = arrays.get("label")
     problems: list[Problem] = []
@@ -248,7 +382,7 @@ def _samples_of(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Samples:
             Problem("", f"the inputs of '{path}' need equal samples", f"they have {counts}")
         )
     if labels is not None and len(counts) == 1:
-        problems += _problems_of_labels(f"'label' of '{path}'", labels, *counts)
+        problems += problems_of_labels(f"'label' of '{path}'", labels, *counts)
     raise_all(DataError, problems)
     floats = {name: values.astype(np.float32) for name, values in found.items()}
     inputs: Inputs = (
@@ -257,108 +391,3 @@ def _samples_of(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Samples:
         else {name.removeprefix(SEVERAL): values for name, values in floats.items()}
     )
     return Samples(inputs, None if labels is None else labels.astype(np.int64))
-
-
-def _problems_of_labels(what: str, labels: NDArray[Any], count: int) -> list[Problem]:
-    if labels.dtype.kind not in "iu" or labels.shape != (count,):
-        have = f"it is {labels.dtype} of shape {labels.shape}"
-        return [Problem("", f"{what} must be {count} integers", have)]
-    if labels.size == 0 or labels.min() < 0 or labels.max() >= MOST_CLASSES:
-        reach = (
-            f"they reach from {labels.min()} to {labels.max()}" if labels.size else "there are none"
-        )
-        return [Problem("", f"{what} must be classes from 0 on, at least one", reach)]
-    return []
-
-
-def _digits() -> DataSet:
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    except ImportError as error:
-        raise MissingDependencyError(
-            Problem(
-                "",
-                "the data set 'digits' needs scikit-learn",
-                "it is not installed",
-                "pip install 'neurocompile[train]'",
-            )
-        ) from error
-    bunch = load_digits()
-    images = (bunch.images / 16.0).astype(np.float32)[:, np.newaxis, np.newaxis]
-    labels = bunch.target.astype(np.int64)
-    train, test = train_test_split(
-        np.arange(len(labels)),
-        test_size=DIGITS_TEST_IMAGES,
-        stratify=labels,
-        random_state=DIGITS_SPLIT_SEED,
-    )
-    return DataSet(
-        name="digits",
-        train=Images(images[train], labels[train]),
-        test=Images(images[test], labels[test]),
-        classes=10,
-        input_range=InputRange(0.0, 1.0, 1 / 16),
-    )
-
-
-def _from_training_npz(path: Path) -> DataSet:
-    arrays = read_npz(path)
-    missing = [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in arrays]
-    if missing:
-        raise DataError(
-            Problem(
-                "",
-                f"'{path}' needs the arrays x_train, y_train, x_test and y_test",
-                f"{', '.join(missing)} missing",
-            )
-        )
-    problems: list[Problem] = []
-    for split in ("train", "test"):
-        images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"]
-        problems += check_finite(f"x_{split} of '{path}'", images)
-        if images.ndim not in (3, 4, 5):
-            problems.append(
-                Problem(
-                    "",
-                    f"x_{split} of '{path}' must be (N, H, W), (N, H, W, C), (N, C, H, W) or (N, T, C, H, W)",
-                    f"it has shape {images.shape}",
-                )
-            )
-        problems += _problems_of_labels(f"y_{split} of '{path}'", labels, len(images))
-    if not problems and arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
-        problems.append(
-            Problem("", f"x_train and x_test of '{path}' must have one shape", "they have two")
-        )
-    if not problems and arrays["x_train"].dtype != arrays["x_test"].dtype:
-        problems.append(
-            Problem("", f"x_train and x_test of '{path}' must have one type", "they have two")
-        )
-    raise_all(DataError, problems)
-    train, test = arrays["x_train"], arrays["x_test"]
-    if train.dtype == np.uint8:
-        input_range = InputRange(0.0, 1.0, 1 / 255)
-    else:
-        both = np.concatenate([train.ravel(), test.ravel()])
-        input_range = InputRange(min(0.0, float(both.min())), max(0.0, float(both.max())))
-    return DataSet(
-        name=str(path),
-        train=Images(_images(train), arrays["y_train"].astype(np.int64)),
-        test=Images(_images(test), arrays["y_test"].astype(np.int64)),
-        classes=int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1,
-        input_range=input_range,
-    )
-
-
-def _images(images: NDArray[Any]) -> Float:
-    """Return (N, T, C, H, W); of four axes, the last holds channels if it alone has few."""
-    scaled: Float = images.astype(np.float32)
-    if images.dtype == np.uint8:
-        scaled /= np.float32(255)
-    if scaled.ndim == 3:
-        return scaled[:, np.newaxis, np.newaxis]
-    if scaled.ndim == 4:
-        if scaled.shape[3] <= MOST_CHANNELS < scaled.shape[1]:
-            scaled = np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
-        return scaled[:, np.newaxis]
-    return scaled

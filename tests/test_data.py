@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from neurocompile import data as data_module
 from neurocompile.data import (
     InputRange,
     Samples,
@@ -28,10 +29,11 @@ def test_digits_are_split_1437_to_360_by_class() -> None:
 
     data = load_data_set("digits")
 
-    assert data.train.images.shape == (1437, 1, 1, 8, 8)
-    assert data.test.images.shape == (360, 1, 1, 8, 8)
+    assert data.train.fetch(range(1437)).shape == (1437, 1, 1, 8, 8)
+    assert data.test.fetch(range(360)).shape == (360, 1, 1, 8, 8)
     assert data.input_range == InputRange(0, 1, 1 / 16)
-    assert np.array_equal(data.test.images * 16, np.rint(data.test.images * 16))
+    images = data.test.fetch(range(360))
+    assert np.array_equal(images * 16, np.rint(images * 16))
     shares = np.bincount(data.test.labels) / np.bincount(data.train.labels)
     assert shares.min() > 0.24
     assert shares.max() < 0.26
@@ -64,12 +66,14 @@ def test_images_of_every_layout(
 
     data = load_data_set(str(path))
 
-    assert data.train.images.shape == seen
+    assert data.train.fetch(range(6)).shape == seen
     assert data.classes == 6
     assert data.input_range == InputRange(0, 1, 1 / 255)
-    assert data.train.images.max() <= 1
+    assert data.train.fetch(range(6)).max() <= 1
     if shape == (6, 8, 9, 3):
-        np.testing.assert_allclose(data.train.images[0, 0, 2], images[0, :, :, 2] / 255, rtol=1e-6)
+        np.testing.assert_allclose(
+            data.train.fetch([0])[0, 0, 2], images[0, :, :, 2] / 255, rtol=1e-6
+        )
 
 
 def test_float_images_keep_their_values(tmp_path: Path) -> None:
@@ -78,6 +82,35 @@ def test_float_images_keep_their_values(tmp_path: Path) -> None:
     np.savez(path, x_train=images, y_train=np.arange(2), x_test=images, y_test=np.arange(2))
 
     assert load_data_set(str(path)).input_range == InputRange(-0.5, 2.0, 0.0)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float64])
+def test_whole_numbers_are_a_grid_of_one(tmp_path: Path, kind: type) -> None:
+    frames: NDArray[Any] = np.arange(48).reshape(2, 3, 2, 2, 2).astype(kind)
+    path = tmp_path / "data.npz"
+    np.savez(path, x_train=frames, y_train=np.arange(2), x_test=frames, y_test=np.arange(2))
+
+    data = load_data_set(str(path))
+
+    assert data.input_range == InputRange(0, 47, 1)
+    assert data.steps == 3
+    assert np.array_equal(data.train.fetch([1]), frames[1:])
+
+
+def test_unknown_names_are_refused_with_those_there_are() -> None:
+    with pytest.raises(DataError, match="no data set 'cifar': use digits, mnist5k, cifar10, "):
+        load_data_set("cifar")
+
+
+def test_more_samples_than_fit_into_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(data_module, "MOST_VALUES", 640)
+
+    assert len(load_samples("digits", count=10).inputs) == 10
+    with pytest.raises(
+        DataError, match="11 samples of 'digits' .* take the first ones with --samp"
+    ):
+        load_samples("digits", count=11)
 
 
 def test_ranges_for_calibration(tmp_path: Path) -> None:
