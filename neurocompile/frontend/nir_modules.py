@@ -22,6 +22,7 @@ from torch import nn
 
 from neurocompile.integer import Shape
 from neurocompile.ir import Conv2d, Flatten, Node, Pool2d, output_shape
+from neurocompile.training.graded import GradedNeuron
 from neurocompile.training.neurons import LIF
 
 
@@ -65,6 +66,12 @@ def nir_module(module: nn.Module, shape: Shape, dt: float) -> nir.NIRNode:
                 )
             return nir.Affine(
                 weight=_numpy(module.weight), bias=_bias(module.bias, module.out_features)
+            )
+        case GradedNeuron():
+            raise InexpressibleError(
+                "must spike to be exported",
+                "a 'GradedNeuron' emits sigmoids",
+                "train with neuron.activation=step",
             )
         case _:
             raise InexpressibleError(

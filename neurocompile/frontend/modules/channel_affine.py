@@ -5,9 +5,10 @@ PyTorch's own ones say it in their parameters,
 
     scale = gamma / sqrt(var + eps)        shift = beta - mu scale
 
-Classes that derive from them may do something else: the threshold-dependent one multiplies x's part by
-alpha Vth, in its forward pass or in its initial gamma. So these are asked: they are run, in float64, on
-zeros and on ones, and the two numbers that this gives must explain what they make of other values.
+and our threshold-dependent one has a factor f beside gamma. Other classes that derive from them may do
+something else: those of other packages multiply x's part by alpha Vth, in their forward pass or in their
+initial gamma. So these are asked: they are run, in float64, on zeros and on ones, and the two numbers that
+this gives must explain what they make of other values.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from neurocompile.training.normalisation import ScaledBatchNorm2d
+
 TOLERANCE = 1e-9  # of float64 results, relative to the largest
 SIZE = 3  # of the axes behind the channels in a trial
 SEED = 20260214
 
-OWN_FORWARDS = {_BatchNorm.forward, nn.SyncBatchNorm.forward}
+OWN_FORWARDS = {_BatchNorm.forward, nn.SyncBatchNorm.forward, ScaledBatchNorm2d.forward}
 
 
 class NotAffineError(Exception):
@@ -69,7 +72,8 @@ def _by_parameters(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> ChannelA
     mean, variance = mean.double(), variance.double()
     gamma = torch.ones_like(mean) if norm.weight is None else norm.weight.detach().double()
     beta = torch.zeros_like(mean) if norm.bias is None else norm.bias.detach().double()
-    scale = gamma / torch.sqrt(variance + norm.eps)
+    factor = norm.factor if isinstance(norm, ScaledBatchNorm2d) else 1.0
+    scale = factor * gamma / torch.sqrt(variance + norm.eps)
     return ChannelAffine(scale, beta - mean * scale)
 
 
