@@ -35,23 +35,17 @@ from harness import (
     table,
     write_report,
 )
-from networks import PIXELS, SNN5
+from networks import EVENTS, PIXELS, settings_of
 from torch import nn
 
 from neurocompile.data import InputRange
 from neurocompile.frontend.fold_batchnorm import fold_batchnorm
 from neurocompile.frontend.to_nir import to_nir, write_nir
-from neurocompile.training.architectures import ResNet19, SewResNet, VggSnn
-from neurocompile.training.config import Convolutional, StageSettings, TrainSettings
+from neurocompile.training.config import TrainSettings
 from neurocompile.training.networks import SpikingNetwork, build, trace
 
 CHILD = Path(__file__).parent / "compile_child.py"
 CALIBRATION_SAMPLES = 2
-EVENTS = InputRange(0, 1, 1)
-VGG_STAGES = (  # as `train` builds VGGSNN: channels, kernel, pool
-    *((64, 3, 1), (128, 3, 2), (256, 3, 1), (256, 3, 2)),
-    *((512, 3, 1), (512, 3, 2), (512, 3, 1), (512, 3, 2)),
-)
 RESNET, VGG, SEW = (
     "ResNet-19, 3x32x32, T=4",
     "VGGSNN, 2x48x48, T=10",
@@ -123,49 +117,42 @@ HEAD = (
 )
 
 
-def settled(body: nn.Module, shape: tuple[int, ...], steps: int, *, events: bool) -> SpikingNetwork:
-    """Return `body` in evaluation; its batch norms have the statistics of some random inputs."""
-    network = SpikingNetwork(body, shape)
+def settled(network: SpikingNetwork, steps: int, *, events: bool) -> SpikingNetwork:
+    """Return `network` in evaluation; its batch norms have the statistics of some random inputs."""
     for part in network.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.momentum = None  # the mean over all batches, which is one
-    inputs = torch.rand(CALIBRATION_SAMPLES, steps, *shape)
+    inputs = torch.rand(CALIBRATION_SAMPLES, steps, *network.input_shape)
     with torch.no_grad():
         network((inputs < 0.2).float() if events else inputs)
     return network.eval()
 
 
 def nir_file(
-    path: Path, body: nn.Module, shape: tuple[int, ...], steps: int, limits: InputRange
+    path: Path,
+    settings: TrainSettings,
+    shape: tuple[int, ...],
+    limits: InputRange,
+    *,
+    classes: int = 10,
 ) -> int:
-    """Write the NIR file of `body`, and return the number of its parameters."""
-    settled(body, shape, steps, events=limits == EVENTS)
-    write_nir(path, to_nir(fold_batchnorm(trace(body)), shape, steps=steps, input_range=limits))
-    return sum(values.numel() for values in body.parameters())
+    """Write the NIR file of the network of `settings`, and return the number of its parameters."""
+    steps = settings.timesteps
+    network = settled(build(settings, shape, classes), steps, events=limits == EVENTS)
+    folded = fold_batchnorm(trace(network.body))
+    write_nir(path, to_nir(folded, shape, steps=steps, input_range=limits))
+    return parameters_of(network)
 
 
-def settings_of(
-    stages: tuple[tuple[int, int, int], ...], steps: int, width: float
-) -> TrainSettings:
-    """Return the settings of a network of such stages, with `width` times the channels."""
-    return TrainSettings(
-        network=Convolutional(
-            name="convolutional",
-            stages=tuple(
-                StageSettings(channels=round(full * width), kernel=kernel, pool=pool)
-                for full, kernel, pool in stages
-            ),
-        ),
-        timesteps=steps,
-        epochs=1,
-        learning_rate=1e-3,
-    )
+def parameters_of(network: SpikingNetwork) -> int:
+    """Return how many numbers are trained."""
+    return sum(values.numel() for values in network.parameters())
 
 
 def checkpoint(path: Path, width: float) -> int:
     """Write VGGSNN as `train` would, and return the number of its parameters."""
-    settings, shape = settings_of(VGG_STAGES, 10, width), (2, 48, 48)
-    network = settled(build(settings, shape, 10).body, shape, 10, events=True)
+    settings, shape = settings_of("vggsnn", 10, width=width), (2, 48, 48)
+    network = settled(build(settings, shape, 10), 10, events=True)
     description = {
         "settings": settings.model_dump(mode="json"),
         "input_shape": list(shape),
@@ -174,17 +161,22 @@ def checkpoint(path: Path, width: float) -> int:
     }
     state = {f"network.{name}": values for name, values in network.state_dict().items()}
     torch.save({"neurocompile": description, "state_dict": state}, path)
-    return sum(values.numel() for values in network.parameters())
+    return parameters_of(network)
 
 
 def papers(folder: Path, sizes: Sizes) -> list[Case]:
     """Write the papers' networks into `folder`, for each target."""
     torch.manual_seed(0)
+    width = sizes.width
     makers: dict[str, Callable[[Path], int]] = {
-        RESNET: lambda path: nir_file(path, ResNet19(width=sizes.width), (3, 32, 32), 4, PIXELS),
-        VGG: lambda path: nir_file(path, VggSnn(width=sizes.width), (2, 48, 48), 10, EVENTS),
+        RESNET: lambda path: nir_file(
+            path, settings_of("resnet19", 4, width=width), (3, 32, 32), PIXELS
+        ),
+        VGG: lambda path: nir_file(
+            path, settings_of("vggsnn", 10, width=width), (2, 48, 48), EVENTS
+        ),
         SEW: lambda path: nir_file(
-            path, SewResNet(size=64, width=sizes.width), (3, 64, 64), 4, PIXELS
+            path, settings_of("sew-resnet34", 4, width=width), (3, 64, 64), PIXELS, classes=1000
         ),
     }
     cases = []
@@ -201,11 +193,11 @@ def growing(folder: Path, sizes: Sizes) -> list[Case]:
     torch.manual_seed(0)
     cases = []
     for doubling in sizes.doublings:
-        width, shape = 2 ** (doubling / 2), (3, 32, 32)
-        body = build(settings_of(SNN5, 4, width), shape, 10).body
+        width = 2 ** (doubling / 2)
         source = folder / f"snn{doubling}.nir"
+        parameters = nir_file(source, settings_of("snn5", 4, width=width), (3, 32, 32), PIXELS)
         name = f"SNN-5, {width:.2g} times the channels"
-        cases.append(Case(name, source, nir_file(source, body, shape, 4, PIXELS), "fixedpoint"))
+        cases.append(Case(name, source, parameters, "fixedpoint"))
     return cases
 
 

@@ -27,10 +27,8 @@ from neurocompile.frontend.from_nir import from_nir
 from neurocompile.frontend.to_nir import to_nir, write_nir
 from neurocompile.ir import LIF, Conv2d, Dense, Flatten, Input, Network, Node, Output
 from neurocompile.program import Program
-from neurocompile.training.architectures import ResNet19, VggSnn
-from neurocompile.training.config import StageSettings
-from neurocompile.training.networks import ConvolutionalBody, SpikingNetwork, trace
-from neurocompile.training.neurons import LIF as NeuronLayer  # noqa: N811 - a class, for all its letters
+from neurocompile.training.config import TrainSettings
+from neurocompile.training.networks import SpikingNetwork, build, trace
 
 Values = NDArray[Any]
 Inference = Callable[[torch.Tensor], torch.Tensor]
@@ -40,7 +38,6 @@ CALIBRATION_SAMPLES = 4
 PIXELS = InputRange(0, 1, 1 / 255)
 EVENTS = InputRange(0, 1, 1)
 INK = 0.19  # of MNIST's pixels are not black
-SNN5 = ((16, 3, 1), (64, 5, 2), (128, 5, 2), (256, 5, 2), (512, 3, 2))  # channels, kernel, pool
 
 
 def small_network(steps: int, *, hidden: int = 32, size: int = 28) -> Network:
@@ -128,6 +125,19 @@ class Deep:
     steps: int
 
 
+def settings_of(name: str, steps: int, **network: Any) -> TrainSettings:
+    """Return the settings of the network `name` of the training half, with PyTorch's initial weights."""
+    return TrainSettings.model_validate(
+        {
+            "network": {"name": name, **network},
+            "initialisation": "torch",
+            "timesteps": steps,
+            "epochs": 1,
+            "learning_rate": 1e-3,
+        }
+    )
+
+
 def deep_network(name: str, width: float) -> Deep:
     """
     Return "ResNet-19", "VGGSNN" or "SNN-5" with `width` times the papers' channels.
@@ -136,22 +146,16 @@ def deep_network(name: str, width: float) -> Deep:
     """
     torch.manual_seed(0)
     limits, steps = (EVENTS, 10) if name == "VGGSNN" else (PIXELS, 4)
-    body: nn.Module
-    match name:
-        case "ResNet-19":
-            body, shape = ResNet19(width=width), (3, 32, 32)
-            with torch.no_grad():  # no batch norm follows, and a global average is small
-                body.fc1.weight.mul_(6)
-        case "VGGSNN":
-            body, shape = VggSnn(width=width), (2, 48, 48)
-        case _:
-            stages = [
-                StageSettings(channels=int(full * width), kernel=kernel, pool=pool)
-                for full, kernel, pool in SNN5
-            ]
-            shape = (1, 28, 28)
-            body = ConvolutionalBody(shape, 10, stages, NeuronLayer)
-    training = SpikingNetwork(body, shape)
+    named, shape = {
+        "ResNet-19": ("resnet19", (3, 32, 32)),
+        "VGGSNN": ("vggsnn", (2, 48, 48)),
+        "SNN-5": ("snn5", (1, 28, 28)),
+    }[name]
+    training = build(settings_of(named, steps, width=width), shape, 10)
+    body = training.body
+    if name == "ResNet-19":
+        with torch.no_grad():  # no batch norm follows, and a global average is small
+            body.get_parameter("fc.weight").mul_(6)
     for module in body.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the mean over all batches, which is one

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +18,17 @@ from neurocompile.frontend.fold_batchnorm import fold_batchnorm
 from neurocompile.frontend.from_nir import from_nir
 from neurocompile.frontend.to_nir import to_nir, write_nir
 from neurocompile.ir import Network
-from neurocompile.training.architectures import ResNet19, SewResNet, VggSnn
-from neurocompile.training.networks import SpikingNetwork, trace
+from neurocompile.training.config import TrainSettings
+from neurocompile.training.networks import build, trace
 
 SETTLING = 30
 GRID = InputRange(0.0, 1.0, 1 / 255)
 
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
-    "resnet19": ResNet19,
-    "sew-resnet18": functools.partial(SewResNet, classes=10, depth=(2, 2, 2, 2)),
-    "vggsnn": VggSnn,
+NETWORKS: dict[str, dict[str, Any]] = {
+    "resnet19": {"name": "resnet19"},
+    "sew-resnet18": {"name": "sew-resnet34", "blocks": (2, 2, 2, 2)},
+    "vggsnn": {"name": "vggsnn"},
 }
 
 
@@ -56,12 +55,18 @@ def train_briefly(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Tra
         width: float,
         steps: int = 4,
         rounds: int = 12,
-        **more: Any,
     ) -> Trained:
-        channels, size = images.shape[1], images.shape[2]
         torch.manual_seed(7)
-        body = ARCHITECTURES[name](channels=channels, size=size, width=width, **more)
-        network = SpikingNetwork(body, images.shape[1:])
+        settings = TrainSettings.model_validate(
+            {
+                "network": {**NETWORKS[name], "width": width},
+                "initialisation": "torch",
+                "timesteps": steps,
+                "epochs": 1,
+                "learning_rate": 1e-3,
+            }
+        )
+        network = build(settings, images.shape[1:], 10)
         data = torch.tensor(images, dtype=torch.float32)
         shown = data[:, None].expand(-1, steps, *images.shape[1:])
         labels = torch.arange(len(images)) % 10
@@ -76,7 +81,8 @@ def train_briefly(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Tra
             for _ in range(SETTLING):
                 network(shown)  # running statistics catch up with the weights
         network.eval()
-        graph = to_nir(fold_batchnorm(trace(body)), images.shape[1:], steps=steps, input_range=GRID)
+        folded = fold_batchnorm(trace(network.body))
+        graph = to_nir(folded, images.shape[1:], steps=steps, input_range=GRID)
         path = tmp_path_factory.mktemp("proof") / "graph.nir"
         write_nir(path, graph)
         inputs = np.repeat(images[:, np.newaxis], steps, axis=1).astype(np.float64)
