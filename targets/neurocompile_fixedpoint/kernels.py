@@ -16,24 +16,17 @@ branches; two masks, 0 or -1, stand for what would be a branch.
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
-from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 from neurocompile.integer import STATE_FRACTION_BITS
+from neurocompile.kernel_cache import kernel
 from neurocompile_fixedpoint.definition import DECAY_BITS, STATE_MAXIMUM, WRAP_AT
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-BROKEN_CACHE = (OSError, EOFError, ValueError, KeyError, pickle.PickleError)
 
 INT32_HALF = 1 << 31
 INT32_MASK = (1 << 32) - 1
@@ -46,35 +39,6 @@ LOWEST = np.int32(-STATE_MAXIMUM)
 
 HALVES, KEEPS, LEAKS = 0, 1, 2
 """How membranes leak: dv = 2048 (an exact shift), dv = 0, or anything else."""
-
-
-class _Cache(FunctionCache):
-    """Numba's cache on disk, where a damaged file or a full disk costs time and nothing else."""
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            return super().load_overload(sig, target_context)
-        except BROKEN_CACHE:
-            with suppress(*BROKEN_CACHE):
-                self.flush()
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        with suppress(*BROKEN_CACHE):
-            super().save_overload(sig, data)
-
-
-def kernel(function: Function) -> Function:
-    """
-    Return `function`, compiled at its first call for the types it gets, without holding Python's lock.
-
-    Compiled code is kept on disk, where there is a place for it, for the next process.
-    """
-    dispatcher: Any = njit(nogil=True, error_model="numpy")(function)
-    # There may be nowhere to write, neither beside this file nor in the user's cache.
-    with suppress(RuntimeError):
-        dispatcher._cache = _Cache(function)  # noqa: SLF001  # as `cache=True` does
-    return cast("Function", dispatcher)
 
 
 LANES = 16  # sums that are added at once
