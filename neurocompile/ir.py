@@ -357,14 +357,15 @@ class Network:
     `steps` is the number of steps a sample was trained with, `None` if the source does not say.
     `feedback` are the edges that carry the previous step's spikes; without them there is no cycle.
     `weight_unit` is given where the source computes in integers already: its weights, thresholds and
-    biases are multiples of it, and stay these integers.
+    biases are multiples of it, and stay these integers. A unit for each of some populations, by name, is
+    that of quantisation-aware training: their weights and thresholds stay, biases are rounded.
     """
 
     nodes: Mapping[str, Node]
     edges: tuple[Edge, ...]
     steps: int | None = None
     feedback: frozenset[Edge] = frozenset()
-    weight_unit: float | None = None
+    weight_unit: float | Mapping[str, float] | None = None
     shapes: Mapping[str, Shape] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -141,7 +141,7 @@ class PopulationNetwork:
     synapses: tuple[SynapseGroup, ...]
     outputs: Mapping[str, str]
     steps: int | None
-    weight_unit: float | None = None
+    weight_unit: float | Mapping[str, float] | None = None
 
     def __getitem__(self, name: str) -> Population:
         return next(population for population in self.populations if population.name == name)

@@ -7,7 +7,8 @@ Hold every stage against the one before it, spike by spike, on one clock.
     the target   the same integers, run by the target itself
 
 Integers against integers must match in every spike and every output; float against integers, and
-torch against float, are measured. The first divergence of each pair is the earliest spike that
+torch against float, are measured. A network that was trained in integers computes with them in PyTorch
+as well: then `torch` must match `fixedpoint`, beside the comparisons of neighbours. The first divergence of each pair is the earliest spike that
 differs, of the lowest sample: within a step, the first layer in the order of the network.
 """
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from neurocompile import reference
 from neurocompile.counted import remarks
 from neurocompile.data import Inputs, Samples, by_input, map_inputs
+from neurocompile.decision import DECISION, decisions, weights_in
 from neurocompile.errors import DataError, OptionError, Problem, ProgramFormatError
 from neurocompile.frontend.exact_nir import exact_network
 from neurocompile.frontend.from_nir import from_nir
@@ -134,12 +136,13 @@ class Report:
         """
         The share of samples that each stage classifies as labelled; empty without labels.
 
-        Of several outputs the first one is the decision.
+        Of several outputs the first one is the decision, with the weights of the steps if there are any.
         """
         if self.labels is None:
             return {}
+        weights = weights_in(self.facts)
         return {
-            stage.name: float((decisions(_first(stage.outputs)) == self.labels).mean())
+            stage.name: float((decisions(_first(stage.outputs), weights) == self.labels).mean())
             for stage in self.stages
         }
 
@@ -161,12 +164,6 @@ class Report:
 
 def _first(outputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     return next(iter(outputs.values()))
-
-
-def decisions(output: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the class with the largest mean over steps, for `output` (samples, steps, classes)."""
-    result: NDArray[np.int64] = output.reshape(*output.shape[:2], -1).mean(1).argmax(1)
-    return result
 
 
 def verify_program(
@@ -223,6 +220,10 @@ def verify_program(
     comparisons = [
         compare(first, second, program, network, inputs) for first, second in pairwise(stages)
     ]
+    by_name = {stage.name: stage for stage in stages}
+    if {"torch", "float", "fixedpoint"} <= by_name.keys() and by_name["torch"].integers:
+        trained, engine = by_name["torch"], by_name["fixedpoint"]
+        comparisons.append(compare(trained, engine, program, network, inputs))
     overall = compare(stages[0], stages[-1], program, network, inputs)
     return Report(
         target=program.target,
@@ -239,6 +240,7 @@ def verify_program(
                 "source",
                 "import",
                 "folding",
+                DECISION,
                 "first_layer",
                 "quantisation",
                 "notes",
@@ -321,7 +323,8 @@ def _run_torch(program: Program, inputs: Inputs, progress: Progress) -> Stage:
 
     (only,) = by_input(inputs, [item.name for item in program.network.inputs]).values()
     output, spikes = run_reference(program, only, progress)
-    return Stage("torch", False, {next(iter(program.network.outputs)): output}, spikes)
+    integers = program.facts["reference"].get("quantised") is not None
+    return Stage("torch", integers, {next(iter(program.network.outputs)): output}, spikes)
 
 
 def compare(

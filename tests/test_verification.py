@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 import neurocompile
 from neurocompile.data import Samples, map_inputs
+from neurocompile.decision import decisions
 from neurocompile.errors import DataError, OptionError
 from neurocompile.frontend.to_nir import write_nir
 from neurocompile.program import Program
 from neurocompile.tensors import npz_bytes
-from neurocompile.verification import Stage, compare, decisions, folded_network
+from neurocompile.verification import Stage, compare, folded_network
 
 
 @pytest.fixture(scope="module")

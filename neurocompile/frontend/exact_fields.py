@@ -24,7 +24,7 @@ NIR has no node for these, which are the nearest there is:
 
 A broadcast `Scale` or `Delay` is written in full, as NIR wants it. The root's `metadata` has `framework`,
 `framework_version`, `exact` (the version of all this), `edges` in their order, and where there are some,
-`feedback`, `steps` and `weight_unit`.
+`feedback`, `steps` and `weight_unit`, or `weight_units` and whose they are, `units_of`.
 """
 
 from __future__ import annotations

@@ -78,9 +78,7 @@ def exact_network(file: NirFile) -> Network | None:
     edges = graph.edges("edges")
     feedback = graph.edges("feedback") if "feedback" in metadata else ()
     steps = graph.perhaps_integer("steps", 1, MOST_STEPS)
-    unit = graph.perhaps_number("weight_unit")
-    if unit is not None and unit <= 0:
-        graph.wrong("a number above 0 in", "weight_unit")
+    unit = graph.weight_unit()
     raise_all(NirFormatError, problems)
     try:
         network = Network(nodes, edges, steps, frozenset(feedback), unit)
@@ -185,6 +183,25 @@ class _Fields:
             self.problems.append(Problem("", f"the exact numbers need pairs of names in '{key}'"))
             return ()
         return tuple((str(source), str(target)) for source, target in pairs)
+
+    def weight_unit(self) -> float | dict[str, float] | None:
+        """Return the weight unit of all populations, or of those named, or None if there is none."""
+        if "weight_units" not in self.values:
+            unit = self.perhaps_number("weight_unit")
+            if unit is not None and unit <= 0:
+                self.wrong("a number above 0 in", "weight_unit")
+            return unit
+        units = self._numbers("weight_units")
+        names: Any = self.values.get("units_of")
+        if units is None:
+            return None
+        if units.ndim != 1 or (units <= 0).any():
+            self.wrong("numbers above 0 in", "weight_units")
+        elif not _is_array(names, "U", 1) or len(set(names.tolist())) != len(units):
+            self.wrong("a name for each unit in", "units_of")
+        else:
+            return dict(zip(names.tolist(), units.tolist(), strict=True))
+        return None
 
     def perhaps_integer(self, key: str, least: int, most: int) -> int | None:
         """Return an integer, None if there is none."""

@@ -6,12 +6,14 @@ From a trained checkpoint to a folded NIR graph, proving each step on the way.
                the flips are counted
     NIR        the file is read back through our importer, rebuilt in PyTorch and run: its spikes are
                identical to the folded network's, or there is no export
+
+A network that was trained in integers is folded already. Its file holds these integers, each times its
+unit, and what is compiled from them fires the spikes of the PyTorch network, or there is no export.
 """
 
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +24,17 @@ import torch
 from numpy.typing import NDArray
 
 from neurocompile.errors import EquivalenceError, Problem, ProgramFormatError, raise_all
-from neurocompile.frontend.fold_batchnorm import fold_batchnorm
-from neurocompile.frontend.from_nir import Imported, from_nir
-from neurocompile.frontend.plain_pools import plain_pools
-from neurocompile.frontend.to_nir import to_nir, write_nir
+from neurocompile.frontend.folded_graph import fold_body
+from neurocompile.frontend.from_nir import Imported
+from neurocompile.frontend.network_to_nir import network_to_nir
 from neurocompile.frontend.to_torch import to_torch
 from neurocompile.ir import Network
-from neurocompile.program import GRAPH, REFERENCE, Program
+from neurocompile.program import REFERENCE, Program
 from neurocompile.target import Progress
 from neurocompile.tensors import npz_bytes
 from neurocompile.training.checkpoint import Trained, load_checkpoint, rebuild
-from neurocompile.training.networks import SpikingNetwork, spikes_of, trace
+from neurocompile.training.networks import SpikingNetwork, spikes_of, weights_of
+from neurocompile.training.quantised import QuantisedBody, program_of
 from neurocompile.validation import affordable_samples
 
 PROBE_SAMPLES = 32
@@ -63,37 +65,57 @@ def from_checkpoint(source: Path) -> FoldedGraph:
     Raises `EquivalenceError` if folding or writing changed the network.
     """
     trained = load_checkpoint(source)
-    shape = trained.network.input_shape
-    body = plain_pools(fold_batchnorm(trace(trained.network.body), input_shape=shape), shape)
-    folded = SpikingNetwork(body, shape)
-    graph = to_nir(
-        body,
-        shape,
-        steps=trained.settings.timesteps,
-        input_range=trained.input_range,
-    )
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / GRAPH
-        write_nir(path, graph)
-        content = path.read_bytes()
-        imported = from_nir(path)
-    probe = _probe(trained, imported.network)
-    after = spikes_of(folded, probe)
-    folding = _compare_folding(spikes_of(trained.network, probe), after)
-    _prove_file(after, spikes_of(to_torch(imported.network), probe))
+    if isinstance(trained.network.body, QuantisedBody):
+        content, imported, folding = _in_integers(trained, trained.network.body)
+    else:
+        content, imported, folding = _in_real_numbers(trained)
     state = {name: values.numpy() for name, values in trained.network.state_dict().items()}
     return FoldedGraph(
         nir=content,
         imported=imported,
         folding=folding,
         reference={REFERENCE: npz_bytes(state)},
-        description={
-            "settings": trained.settings.model_dump(mode="json"),
-            "input_shape": list(shape),
-            "classes": trained.classes,
-            "input_range": trained.input_range.to_json(),
-        },
+        description=trained.description(),
     )
+
+
+def _in_real_numbers(trained: Trained) -> tuple[bytes, Imported, dict[str, Any]]:
+    """Return the file of a folded network, what it means, and what folding did."""
+    shape = trained.network.input_shape
+    folded = fold_body(
+        trained.network.body,
+        shape,
+        steps=trained.steps,
+        input_range=trained.input_range,
+        time_weights=weights_of(trained.network),
+    )
+    network = folded.imported.network
+    probe = _probe(trained, network)
+    after = spikes_of(SpikingNetwork(folded.body, shape), probe)
+    folding = _compare_folding(spikes_of(trained.network, probe), after)
+    _prove_file(after, spikes_of(to_torch(network), probe))
+    return folded.nir, folded.imported, folding
+
+
+def _in_integers(trained: Trained, body: QuantisedBody) -> tuple[bytes, Imported, dict[str, Any]]:
+    """Return the file of a network of integers, what it means, and how its program was compared."""
+    network = body.rounded()
+    probe = _probe(trained, network)
+    program = program_of(network, body.integers.weight_bits, body.integers.steps)
+    output, spikes = spikes_of(trained.network, probe)
+    result = program.run(probe.numpy(), "all", on="fixedpoint")
+    fired = {name: torch.from_numpy(values) for name, values in result.spikes.items()}
+    _prove_same("in integers", (output, spikes), (torch.from_numpy(result.output), fired))
+    folding = {
+        "probe_samples": len(probe),
+        "spikes_compared": sum(values.numel() for values in spikes.values()),
+        "spikes_flipped": 0,
+        "samples_with_flips": 0,
+        "largest_logit_difference_without_flips": 0.0,
+    }
+    told = {"integers": f"kept, as they were trained with {body.integers.weight_bits} bits"}
+    weights = weights_of(trained.network)
+    return network_to_nir(network, weights), Imported(network, told, weights), folding
 
 
 def run_reference(
@@ -125,7 +147,7 @@ def run_reference(
 def _probe(trained: Trained, network: Network) -> torch.Tensor:
     """Return random inputs over the whole range of values that the network can see."""
     generator = torch.Generator().manual_seed(PROBE_SEED)
-    steps = trained.settings.timesteps
+    steps = trained.steps
     samples = affordable_samples(
         network,
         steps=steps,
@@ -172,12 +194,17 @@ def _compare_folding(unfolded: Shown, folded: Shown) -> dict[str, Any]:
 
 def _prove_file(folded: Shown, read: Shown) -> None:
     """Raise `EquivalenceError` unless the file shows what the folded network does."""
-    output, spikes = folded
-    read_output, read_spikes = read
+    _prove_same("from the NIR file", folded, read)
+
+
+def _prove_same(how: str, trained: Shown, made: Shown) -> None:
+    """Raise `EquivalenceError` unless what was made of a network shows what that did."""
+    output, spikes = trained
+    read_output, read_spikes = made
     problems = [
         Problem(
             name,
-            "must fire the same spikes from the NIR file",
+            f"must fire the same spikes {how}",
             f"{wrong} of {values.numel()} differ",
         )
         for name, values in spikes.items()
@@ -186,6 +213,6 @@ def _prove_file(folded: Shown, read: Shown) -> None:
     if not torch.equal(output, read_output):
         largest = float((output - read_output).abs().max())
         problems.append(
-            Problem("", "the NIR file must give the same logits", f"they differ by {largest:.3g}")
+            Problem("", f"logits must be the same {how}", f"they differ by {largest:.3g}")
         )
     raise_all(EquivalenceError, problems)

@@ -62,7 +62,7 @@ from neurocompile.ir import (
     Scale,
 )
 from neurocompile.reference import simulate
-from neurocompile.training.networks import SpikingNetwork
+from neurocompile.training.networks import SpikingNetwork, weights_of
 from neurocompile.training.neurons import LIF as OwnLIF  # noqa: N811 - a class, for all its letters
 from neurocompile.validation import affordable_samples
 
@@ -141,7 +141,7 @@ def from_module(
     if network.feedback:
         late = "; ".join(f"{source} -> {target}" for source, target in sorted(network.feedback))
         inferred["feedback"] = f"{late}, one step later"
-    return Imported(network, inferred)
+    return Imported(network, inferred, weights_of(module))
 
 
 def _has_no_parts(module: nn.Module) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from neurocompile.data import InputRange
+from neurocompile.decision import checked_weights
 from neurocompile.errors import NirFormatError, OptionError, Problem, UnsupportedError, raise_all
 from neurocompile.frontend.dialects.frameworks import DIALECTS, candidates
 from neurocompile.frontend.dialects.readings import Context, Reading
@@ -50,10 +51,15 @@ DECAY_STEPS = 4096  # of lava-dl, in one
 
 @dataclass(frozen=True)
 class Imported:
-    """A network, and how the open questions of its file were decided."""
+    """
+    A network, and how the open questions of its file were decided.
+
+    `time_weights` are those of the decision, one for each step; None where all steps count alike.
+    """
 
     network: Network
     inferred: Mapping[str, str]
+    time_weights: tuple[float, ...] | None = None
 
 
 def from_nir(
@@ -88,7 +94,8 @@ def from_nir(
         raise NirFormatError("the NIR graph has no nodes")
     if options.profile in ("auto", "ours") and (exact := exact_network(file)) is not None:
         _refuse_options(options)
-        return Imported(exact, {"profile": "ours, exact numbers in the file's metadata"})
+        notes = {"profile": "ours, exact numbers in the file's metadata"}
+        return Imported(exact, notes, _time_weights(file.root["metadata"]))
     flat, structure = flatten_graph(file.root)
     ports, of_ports = _port_shapes(flat)
     neurons, problems = read_neurons(flat.nodes)
@@ -125,7 +132,7 @@ def from_nir(
     if name == "lava-dl":
         network = _in_integers(network, said.notes)
     raise_all(NirFormatError, _problems_of_shapes(network, flat, ports))
-    return Imported(network, said.notes)
+    return Imported(network, said.notes, _time_weights(said.trusted))
 
 
 def _refuse_options(options: ImportOptions) -> None:
@@ -371,6 +378,17 @@ def _said(file: NirFile, options: ImportOptions) -> tuple[_Said, ImportOptions]:
         _Said(trusted, steps, input_range, notes),
         replace(options, dt=dt, reset=reset),
     )
+
+
+def _time_weights(metadata: Mapping[str, Any]) -> tuple[float, ...] | None:
+    if "time_weights" not in metadata:
+        return None
+    try:
+        return checked_weights(metadata["time_weights"])
+    except (TypeError, ValueError) as error:
+        raise NirFormatError(
+            Problem("", "metadata 'time_weights' is damaged", str(error))
+        ) from error
 
 
 def _positive(value: Any) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,11 @@ LARGEST_UNPACKED = 1024  # bytes of an array
 PROBED = 1 << 16  # bytes of an array that tell whether it packs
 
 
-def network_to_nir(network: Network) -> bytes:
+def network_to_nir(network: Network, time_weights: Sequence[float] | None = None) -> bytes:
     """
     Return a NIR file from which `exact_nir.exact_network` reads `network`; the same one gives the same bytes.
 
-    Raises `UnsupportedError` for names that no HDF5 file can hold, `NirFormatError` for numbers that no
+    `time_weights` are those of the decision, one for each step, if the steps do not count alike. Raises `UnsupportedError` for names that no HDF5 file can hold, `NirFormatError` for numbers that no
     file may hold, such as extents of 0 or more steps than are read, each with all reasons, and
     `EquivalenceError` if the file would give another network.
     """
@@ -56,7 +56,7 @@ def network_to_nir(network: Network) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "graph.nir"
         with h5py.File(path, "w") as file:
-            _write(file, {"version": nir.version, "node": _root(network)})
+            _write(file, {"version": nir.version, "node": _root(network, time_weights)})
         read = exact_network(read_nir(path))
         if read is None or not identical(network, read):
             raise EquivalenceError(
@@ -100,7 +100,7 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _root(network: Network) -> dict[str, Any]:
+def _root(network: Network, time_weights: Sequence[float] | None) -> dict[str, Any]:
     """Return the file's graph as nested dictionaries of texts and arrays."""
     graph = file_graph(network)
     exact = {key: {"kind": VIEW} for key in graph.nodes}
@@ -118,8 +118,13 @@ def _root(network: Network) -> dict[str, Any]:
         metadata["feedback"] = np.array(sorted(network.feedback), object)
     if network.steps is not None:
         metadata["steps"] = np.array(network.steps, np.int64)
-    if network.weight_unit is not None:
+    if isinstance(network.weight_unit, Mapping):
+        metadata["units_of"] = np.array(list(network.weight_unit), object)
+        metadata["weight_units"] = np.array(list(network.weight_unit.values()), np.float64)
+    elif network.weight_unit is not None:
         metadata["weight_unit"] = np.array(network.weight_unit, np.float64)
+    if time_weights is not None:
+        metadata["time_weights"] = np.array(time_weights, np.float64)
     return {
         "type": "NIRGraph",
         "nodes": {key: {**fields, "metadata": exact[key]} for key, fields in graph.nodes.items()},

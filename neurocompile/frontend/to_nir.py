@@ -12,7 +12,8 @@ is therefore a sum of NIR nodes, each some times; the rules that keep every valu
     used twice      a sum with several users becomes a node, a `Scale` by 1, so that the sums of
                     sums in SEW's blocks stay as short as they are in the program
 
-NIR has no place for dt, the reset and the input's range: they go into the graph's metadata.
+NIR has no place for dt, the reset, the input's range and the decision's weights: they go into the graph's
+metadata.
 """
 
 from __future__ import annotations
@@ -63,11 +64,13 @@ def to_nir(
     *,
     steps: int,
     input_range: InputRange,
+    time_weights: Sequence[float] | None = None,
     dt: float = DT_SECONDS,
 ) -> nir.NIRGraph:
     """
     Return the NIR graph of a folded body, for inputs of `input_shape` (no batch, no time).
 
+    `time_weights` are those of the decision, one for each step, if the steps do not count alike.
     Raises `UnsupportedError` with everything that NIR cannot express.
     """
     graph = plain_pools(graph, input_shape)
@@ -86,6 +89,8 @@ def to_nir(
         "steps": steps,
         **{f"input_{name}": value for name, value in input_range.to_json().items()},
     }
+    if time_weights is not None:
+        metadata["time_weights"] = np.array(time_weights, np.float64)
     # nir's own type check is wrong for groups and for kernels that are not square
     return nir.NIRGraph(builder.nodes, builder.edges, metadata, type_check=False)
 

@@ -15,7 +15,8 @@ of 1/4096. Lava's neurons fire above their threshold: those that fire at it get 
 S, which is exact wherever membranes are whole weight units, and half a unit off on average elsewhere.
 Neurons that need microcode anyway compare as they should.
 
-Where the source computes in integers (`weight_unit`), S is 1 / `weight_unit` and nothing is rounded.
+Where the source computes in integers (`weight_unit`), S is 1 / `weight_unit` and nothing is rounded. Where
+training chose the integers of a population, S is one over its own unit, and only biases are rounded.
 
 Neurons without a limit on their spikes in one step get the proven one: what arrives at most, and what a
 membrane at its threshold keeps, hold the threshold so often.
@@ -74,6 +75,7 @@ HOST_WEIGHT_BITS = 16
 HOST_FRACTION_BITS = 40  # smaller weights than this are nothing beside a threshold of 17 bits
 SCALE_ATTEMPTS = 64
 FAR_BEYOND = 1 << 40
+TWO_BITS = 4  # times by which biases may shrink a first layer's weights before the host computes it
 GRID_TOLERANCE = 1e-6  # of a weight unit, of sources that compute in integers
 
 
@@ -124,7 +126,8 @@ def quantise(
                 f"{weight_bits} are asked for",
             )
         )
-    saturating = membranes == "saturating" or network.weight_unit is not None
+    of_source = network.weight_unit is not None and not isinstance(network.weight_unit, Mapping)
+    saturating = membranes == "saturating" or of_source
     inputs = {
         population.name: _quantise_input(population, limits)
         for population in network.populations
@@ -162,14 +165,21 @@ def quantise(
             reason = "inputs off a grid would scale the source's integers on the chip"
             return by_host.run(network, inputs, "host", reason)
     reason = f"the range proof holds with all {weight_bits} bits of its weights"
-    graded = on_chip.run(network, inputs, "graded", reason)
+    try:
+        graded = on_chip.run(network, inputs, "graded", reason)
+    except RangeError:
+        return by_host.run(network, inputs, "host", "on the chip no integers of its weights fit")
     fed = [group.target for group in network.synapses if group.source in analogue]
-    squeezed = [name for name in fed if name in graded.lowered]
-    if not squeezed:
-        return graded
-    factor = graded.lowered[squeezed[0]]
-    reason = f"on the chip the range proof would shrink its weights {factor:.3g} times"
-    return by_host.run(network, inputs, "host", reason)
+    for name in fed:
+        if name in graded.lowered:
+            factor = graded.lowered[name]
+            reason = f"on the chip the range proof would shrink its weights {factor:.3g} times"
+            return by_host.run(network, inputs, "host", reason)
+        if graded.cramped.get(name, 1) >= TWO_BITS:
+            factor = graded.cramped[name]
+            reason = f"on the chip its biases would shrink its weights {factor:.3g} times"
+            return by_host.run(network, inputs, "host", reason)
+    return graded
 
 
 def _quantise_input(population: InputPopulation, limits: Limits) -> IntegerInput:
@@ -214,7 +224,7 @@ class _Quantiser:
     weight_bits: int
     steps: int
     saturating: bool
-    weight_unit: float | None = None
+    weight_unit: float | Mapping[str, float] | None = None
     on_host: frozenset[str] = frozenset()
     fits: dict[Hashable, _Fit] = field(default_factory=dict)
 
@@ -322,8 +332,9 @@ class _Quantiser:
         """Return the integers at the largest scale whose range proof holds."""
         allowed = self._wished_scale(population, groups, inputs)
         wanted = scale = min(allowed, self._scale_of_biases(population))
-        if self.weight_unit is not None:
-            allowed = wanted = scale = 1 / self.weight_unit
+        unit = self._given_unit(population)
+        if unit is not None:
+            allowed = wanted = scale = 1 / unit
         for _ in range(SCALE_ATTEMPTS):
             neurons = self._neurons(population, scale)
             integers = tuple(self._synapses(group, neurons.scale, inputs) for group in groups)
@@ -338,8 +349,11 @@ class _Quantiser:
             if self.saturating and not neurons.readout and bound.membrane > bound.membrane_limit:
                 neurons = replace(neurons, saturates=True)
                 bound = replace(bound, membrane=bound.membrane_limit)
-            if self.weight_unit is not None:
-                _refuse_rounding(population, groups, neurons, integers, inputs, self.limits)
+            if unit is not None:
+                trained = isinstance(self.weight_unit, Mapping)
+                _refuse_rounding(
+                    population, groups, neurons, integers, inputs, self.limits, trained=trained
+                )
                 raise_all(RangeError, excess(bound))
             if not list(excess(bound)):
                 _refuse_vanished(population, groups, integers, wanted / scale, self.steps)
@@ -350,6 +364,12 @@ class _Quantiser:
             scale = neurons.scale / max(overshoot, 1.001)
             del integers, probe  # as large as the next ones
         raise RangeError(*excess(bound))
+
+    def _given_unit(self, population: Population) -> float | None:
+        """Return the weight unit that the source gives to `population`, if it computes in integers."""
+        if isinstance(self.weight_unit, Mapping):
+            return self.weight_unit.get(population.name)
+        return self.weight_unit
 
     def _wished_scale(
         self,
@@ -433,7 +453,7 @@ class _Quantiser:
             and population.reset == "zero"
             and population.floor is None
             and not population.refractory
-            and self.weight_unit is None  # leave integers of the source as exact as they are
+            and self._given_unit(population) is None  # integers of the source are exact
             and bool((threshold > 0).all())
         )
         firing["inclusive"] = at_threshold and not lowered
@@ -444,7 +464,7 @@ class _Quantiser:
     ) -> tuple[NDArray[np.int64], float]:
         """Return the integer thresholds, and the scale at which the (largest) one is exact."""
         largest = float(population.threshold.max(initial=0))
-        if self.weight_unit is not None:
+        if self._given_unit(population) is not None:
             return np.rint(population.threshold * scale).astype(np.int64), scale
         if largest == 0:
             return np.array(0), scale
@@ -513,10 +533,12 @@ class _Quantiser:
         integers = _without_weights(group)
         if group.name in self.on_host:
             room = ((1 << (HOST_WEIGHT_BITS - 1)) - 1) / (_magnitude(real) * factor or 1.0)
-            fraction_bits = min(max(0, math.floor(math.log2(room))), HOST_FRACTION_BITS)
+            # Weights that were rounded so once, the largest to all bits, must not lose one for an ulp.
+            fraction_bits = math.floor(math.log2(room) + GRID_TOLERANCE)
+            fraction_bits = min(max(0, fraction_bits), HOST_FRACTION_BITS)
             weight = _integers(real, lambda part: np.rint(part * factor * 2.0**fraction_bits))
             return replace(integers, weight=weight, exponent=-fraction_bits, on_host=True)
-        if self.weight_unit is not None:
+        if self.weight_unit is not None and not isinstance(self.weight_unit, Mapping):
             return replace(integers, weight=_integers(real, lambda part: np.rint(part * factor)))
         unit = self.limits.weight_unit(self.weight_bits)
         highest = self.limits.largest_weight(self.weight_bits)
@@ -577,11 +599,17 @@ def _refuse_rounding(
     integers: tuple[IntegerSynapses, ...],
     inputs: Mapping[str, IntegerPopulation],
     limits: Limits,
+    *,
+    trained: bool,
 ) -> None:
-    """Raise `RangeError` if a number of a source that computes in integers is none, after all."""
+    """
+    Raise `RangeError` if a number of a source that computes in integers is none, after all.
+
+    Biases of `trained` integers may be rounded: behind a padded image with an offset there are some that
+    no layer has by itself.
+    """
     unit = 1 << limits.decay_bits
     compared = [
-        ("biases", population.bias * neurons.scale * (1 << STATE_FRACTION_BITS), neurons.bias),
         ("current leaks", (1 - population.current_decay) * unit - 1, neurons.du),
         *(
             (
@@ -593,6 +621,9 @@ def _refuse_rounding(
             if not integer.on_host
         ),
     ]
+    if not trained:
+        in_state_units = population.bias * neurons.scale * (1 << STATE_FRACTION_BITS)
+        compared.append(("biases", in_state_units, neurons.bias))
     if population.decay is not None:
         compared.append(("leaks", (1 - population.decay) * unit, neurons.dv))
     if isinstance(population, SpikingPopulation):
@@ -605,6 +636,7 @@ def _refuse_rounding(
             population.name,
             f"needs {what} that are integers, as its source computes in them",
             f"they are off by up to {np.abs(real - kept).max():.3g}",
+            "export with as many weight bits as it was trained for" if trained else "",
         )
         for what, real, kept in compared
         if np.abs(real - kept).max(initial=0) > GRID_TOLERANCE

@@ -314,6 +314,8 @@ HOSTILE: list[tuple[str, Any, str]] = [
     ("node/metadata/steps", np.ones(3, int), "needs one integer in 'steps'"),
     ("node/metadata/weight_unit", -1.0, "needs a number above 0 in 'weight_unit'"),
     ("node/metadata/weight_unit", np.nan, "needs finite numbers in 'weight_unit'"),
+    ("node/metadata/weight_units", -np.ones(1), "needs numbers above 0 in 'weight_units'"),
+    ("node/metadata/weight_units", np.ones(1), "needs a name for each unit in 'units_of'"),
     ("node/metadata/edges", np.zeros((2, 2)), "need pairs of names in 'edges'"),
     ("node/metadata/edges", np.array([["a"]], object), "need pairs of names in 'edges'"),
     ("node/metadata/edges", np.array([["input", "x"]], object), "needs a node 'x'"),

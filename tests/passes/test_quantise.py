@@ -129,6 +129,24 @@ def wide_image_layer(chain: Chain, lif: MakeLif) -> PopulationNetwork:
     )
 
 
+@pytest.mark.parametrize(("bias", "where"), [(0.4, "graded"), (0.6, "host")])
+def test_auto_moves_a_first_layer_whose_biases_leave_it_few_bits_to_the_host(
+    chain: Chain, lif: MakeLif, bias: float, where: str
+) -> None:
+    """Weights of 254 units for 1 need a bias of 0.5 to be 254 * 255 / 2 units: 4 times too many."""
+    network = chain(
+        (2,),
+        {"fc": Dense(np.array([[1.0, -0.5]]), np.array([bias])), "lif": lif((1,))},
+        input_range=InputRange(0, 1, 1 / 255),
+    )
+
+    quantised = quantise(assemble(network), LIMITS, steps=4)
+
+    assert quantised.first_layer == where
+    if where == "host":
+        assert quantised.reason.startswith("on the chip its biases would shrink its weights 4.")
+
+
 def test_auto_moves_a_first_layer_that_would_lose_bits_to_the_host(
     chain: Chain, lif: MakeLif
 ) -> None:
@@ -458,6 +476,61 @@ def test_inputs_off_a_grid_leave_integers_of_the_source_to_the_host(
 
     assert quantised.first_layer == "host"
     assert neurons_of(quantised.network, "lif").threshold == 80
+
+
+def test_populations_whose_integers_were_trained_keep_them_and_others_do_not_mind(
+    chain: Chain, lif: MakeLif
+) -> None:
+    """With a unit of 1/100, 0.32 are 32 weight units, of 4 bits; the read-out takes its largest weight."""
+    nodes = {
+        "fc": dense([[0.32, -0.64]], [0.123]),
+        "lif": lif((1,), threshold=1.5),
+        "out": dense([[0.5]]),
+    }
+    network = replace(chain((2,), nodes), weight_unit={"lif": 0.01})
+    for bits in (8, 4):
+        quantised = quantise(assemble(network), LIMITS, weight_bits=bits, steps=4).network
+
+        neurons = neurons_of(quantised, "lif")
+        assert (neurons.scale, int(neurons.threshold)) == (100, 150)
+        assert neurons.bias.item() == round(0.123 * 100 * 64)  # rounded: it is none
+        assert quantised.synapses[0].weight.tolist() == [[32, -64]]
+        assert quantised.synapses[1].weight.tolist() == [[254 if bits == 8 else 224]]
+        assert not neurons.saturates
+
+
+def test_trained_integers_that_do_not_fit_the_bits_or_the_ranges_are_refused(
+    chain: Chain, lif: MakeLif
+) -> None:
+    network = replace(
+        chain((1,), {"fc": dense([[0.32]]), "lif": lif((1,), threshold=1.501)}),
+        weight_unit={"lif": 0.01},
+    )
+    with pytest.raises(RangeError) as raised:
+        quantise(assemble(network), LIMITS, weight_bits=2, steps=4)
+    told = "that are integers, as its source computes in them, but they are off by up to"
+    assert f"needs weights of 'fc' {told} 32: export with as many weight bits" in str(raised.value)
+    assert f"needs thresholds {told} 0.1: export with" in str(raised.value)
+
+    heavy = {"fc": dense(np.full((1, 600), 2.54)), "lif": lif((1,))}
+    wide = replace(chain((600,), heavy), weight_unit={"lif": 0.01})
+    with pytest.raises(RangeError, match="needs an input sum of at most 131071, but it can reach"):
+        quantise(assemble(wide), LIMITS, steps=4)
+
+
+def test_the_host_takes_a_first_layer_that_no_integers_on_the_chip_fit(
+    chain: Chain, lif: MakeLif
+) -> None:
+    """Of 2 bits there are -256, -128, 0 and 128, times pixels of 255: 128 is all that is left of 127."""
+    layer = {"fc": dense(np.full((1, 40), 0.5)), "lif": lif((1,))}
+    network = chain((40,), layer, input_range=InputRange(0, 1, 1 / 255))
+
+    quantised = quantise(assemble(network), LIMITS, weight_bits=2, steps=4)
+
+    assert quantised.first_layer == "host"
+    assert quantised.reason == "on the chip no integers of its weights fit"
+    with pytest.raises(RangeError, match="needs weights that are not all rounded to zero"):
+        quantise(assemble(network), LIMITS, weight_bits=2, steps=4, first_layer="graded")
 
 
 def test_integers_of_the_source_compare_exactly(chain: Chain, lif: MakeLif) -> None:
