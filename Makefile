@@ -10,7 +10,7 @@ THREADS := 2
 FRAMEWORKS := torch synsense spyx
 
 .PHONY: help demo test lint format wheel fuzz fuzz-again proof conformance conformance-docs netx
-.PHONY: bench bench-compile bench-peers clean
+.PHONY: bench bench-compile bench-peers bench-train bench-methods bench-loading clean
 
 help: ## Show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -70,9 +70,9 @@ netx: $(READY) .conformance/netx/ready ## Load our .net files with lava-dl's net
 	@touch $@
 
 # As many threads for everybody who is measured: numpy's BLAS, PyTorch and compiled kernels.
-bench bench-peers: export OMP_NUM_THREADS := $(THREADS)
-bench bench-peers: export OPENBLAS_NUM_THREADS := $(THREADS)
-bench bench-peers: export NUMBA_NUM_THREADS := $(THREADS)
+bench bench-peers bench-train bench-methods bench-loading: export OMP_NUM_THREADS := $(THREADS)
+bench bench-peers bench-train bench-methods bench-loading: export OPENBLAS_NUM_THREADS := $(THREADS)
+bench bench-peers bench-train bench-methods bench-loading: export NUMBA_NUM_THREADS := $(THREADS)
 
 bench: $(READY) ## Measure the integer engine beside Lava and PyTorch; writes benchmarks/results
 	$(BIN)/python benchmarks/engine.py
@@ -83,18 +83,30 @@ bench-compile: $(READY) ## Measure what compiling the papers' deep networks take
 bench-peers: $(READY) .bench/peers/ready ## Measure other frameworks' inference of the same network
 	$(BIN)/python benchmarks/compare_peers.py .bench/peers/bin/python
 
+bench-train: $(READY) .bench/peers/ready ## Measure training steps beside ReLU and other frameworks
+	$(BIN)/python benchmarks/train_step.py .bench/peers/bin/python
+
+bench-methods: $(READY) ## Train by every method for a few epochs: accuracies and what they cost
+	$(BIN)/python benchmarks/methods.py
+
+bench-loading: $(READY) ## Measure whether event data keep up with training
+	$(BIN)/python benchmarks/loading.py
+
 .bench/peers/ready: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --no-deps --requirement $<
 	@touch $@
 
 clean: ## Remove what was built; runs stay
-	rm -rf .venv .conformance .bench dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .vision .conformance .bench dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # lava-nc declares Python 3.10 only; on newer ones it is installed besides and loaded through our shim.
+# torchvision's wheels are for CUDA builds of PyTorch; beside another build they break Lightning, which looks
+# for them, so that tests of what it reads take it from a folder of its own.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,events,tensorboard,plot,fast,loihi2,dev]'
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 11))' \
 		|| $(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python --constraint constraints.txt lava-nc
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .vision --constraint constraints.txt torchvision
 	@touch $@

@@ -7,6 +7,7 @@ neurocompile: from a trained spiking network to a chip, with proof that the spik
     program = neurocompile.export("runs/digits", target="loihi2", output="runs/digits-loihi2")
     report = neurocompile.verify(program, data="digits:test")
 
+`neurocompile.evaluate(run, steps=16)` shows a trained network more or fewer steps than in training.
 `neurocompile.check(...)` takes what `export` takes, and says what would keep it from succeeding.
 `neurocompile.load(directory)` returns a stored program, whose `run(inputs)` runs it. Importing this
 package needs nothing but numpy; torch, Lava and the rest are imported by the calls that need them.
@@ -18,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "check", "export", "load", "train", "verify"]
+__all__ = ["__version__", "check", "evaluate", "export", "load", "train", "verify"]
 
 if TYPE_CHECKING:
-    from neurocompile.api import check, export, train, verify
+    from neurocompile.api import check, evaluate, export, train, verify
     from neurocompile.program import load
 
 
@@ -30,7 +31,7 @@ def __getattr__(name: str) -> Any:
         from neurocompile.program import load
 
         return load
-    if name in ("train", "check", "export", "verify"):
+    if name in ("train", "evaluate", "check", "export", "verify"):
         from neurocompile import api
 
         return getattr(api, name)

@@ -1,8 +1,9 @@
-"""The four verbs for Python: what the commands do, as functions that return values."""
+"""The verbs for Python: what the commands do, as functions that return values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from neurocompile import target as targets
 from neurocompile.atomic import check_writable
 from neurocompile.checks.check_source import Check, check_source
 from neurocompile.data import (
+    DATA_DIRECTORY,
+    DataOptions,
     InputRange,
     Samples,
     by_input,
@@ -18,7 +21,9 @@ from neurocompile.data import (
     range_of,
     sample_count,
 )
-from neurocompile.errors import DataError, OptionError, Problem
+from neurocompile.decision import facts_of, remarks_on
+from neurocompile.errors import DataError, OptionError, Problem, ProgramFormatError
+from neurocompile.frontend.from_nir import Imported
 from neurocompile.frontend.import_options import ImportOptions
 from neurocompile.frontend.network_to_nir import network_to_nir
 from neurocompile.integer import Shape
@@ -34,6 +39,8 @@ from neurocompile.verification import ProgressOf, Report, verify_program
 if TYPE_CHECKING:
     from torch import nn
 
+    from neurocompile.training.config import TrainSettings
+    from neurocompile.training.evaluation import Evaluation
     from neurocompile.training.train import TrainingResult
 
 
@@ -45,25 +52,53 @@ def train(
     resume: bool = False,
     overrides: Sequence[str] = (),
     progress: bool = False,
+    announce: Callable[[TrainSettings], None] | None = None,
     **settings: Any,
 ) -> TrainingResult:
     """
     Train a network into the run directory `output` and return its metrics.
 
     `settings` are fields of `TrainSettings` (data, epochs, timesteps, seed, ...); `overrides` are
-    "key=value" strings that reach nested ones. Needs the `train` extra.
+    "key=value" strings that reach nested ones. A run that is resumed has its own, unless a preset or a
+    configuration is given. `announce` is called with what was resolved, before the run starts. Needs the
+    `train` extra.
     """
     need_torch("training")
+    from neurocompile.training.checkpoint import SETTINGS
     from neurocompile.training.config import resolve
     from neurocompile.training.train import train as run_training
 
+    if resume and preset is None and config is None and Path(output, SETTINGS).is_file():
+        config = Path(output, SETTINGS)
     resolved = resolve(
         preset=preset,
         config=None if config is None else Path(config),
         overrides=overrides,
         **settings,
     )
-    return run_training(resolved, Path(output), resume=resume, progress=progress)
+    return run_training(resolved, Path(output), resume=resume, progress=progress, announce=announce)
+
+
+def evaluate(
+    source: Path | str,
+    *,
+    data: str | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> Evaluation:
+    """
+    Return how a trained network does with 1 to `steps` steps, and what its neurons do meanwhile.
+
+    `source` is a run directory or checkpoint; `data` and `steps` are those of its training if not given,
+    and `samples` takes the first ones only. Needs the `train` extra.
+    """
+    need_torch("evaluation")
+    from neurocompile.training.evaluation import evaluate as evaluate_network
+
+    return evaluate_network(
+        Path(source), data=data, steps=steps, samples=samples, progress=progress
+    )
 
 
 def export(
@@ -116,8 +151,9 @@ def export(
         profile, dt, reset, reset_at, fires, max_spikes, min_membrane, input_gain, synapse
     )
     read = _read(opened, choices, steps, input_range, calibrate)
-    network = _with_range(read.imported.network, input_range, calibrate)
-    calibration = _calibration(network, calibrate)
+    data_options = _data_options(read.facts)
+    network = _with_range(read.imported.network, input_range, calibrate, data_options)
+    calibration = _calibration(network, calibrate, data_options)
     program = compile_network(
         network,
         chosen,
@@ -133,14 +169,17 @@ def export(
         ),
         observe=observe,
     )
-    graph = network_to_nir(network) if read.graph is None else read.graph
+    weights = read.imported.time_weights
+    graph = network_to_nir(network, weights) if read.graph is None else read.graph
     program = replace(
         program,
         facts={
             "source": {"kind": opened.kind, "name": opened.name},
             "import": {"options": choices.to_json(), "inferred": dict(read.imported.inferred)},
             **read.facts,
+            **facts_of(weights),
             **program.facts,
+            "notes": [*program.facts["notes"], *remarks_on(weights)],
         },
         extra_files={GRAPH: graph, **read.files, **program.extra_files},
     )
@@ -178,9 +217,17 @@ def check(
     chosen = targets.find(target)
     opened = source_of(source, input_shape=input_shape, layout=layout)
 
+    data_options = DataOptions()
+
+    def read(decided: ImportOptions) -> Imported:
+        nonlocal data_options
+        result = _read(opened, decided, steps, input_range, calibrate)
+        data_options = _data_options(result.facts)
+        return result.imported
+
     def finish(network: Network) -> tuple[Network, dict[str, Any] | None]:
-        ranged = _with_range(network, input_range, calibrate)
-        return ranged, _calibration(ranged, calibrate) if validate else None
+        ranged = _with_range(network, input_range, calibrate, data_options)
+        return ranged, _calibration(ranged, calibrate, data_options) if validate else None
 
     return check_source(
         opened.name,
@@ -195,7 +242,7 @@ def check(
             target_options=options or {},
         ),
         choices=choices,
-        read=lambda decided: _read(opened, decided, steps, input_range, calibrate).imported,
+        read=read,
         graph=opened.graph,
         finish=finish,
         observe=observe,
@@ -214,15 +261,17 @@ def verify(
     """
     Compare all stages of `program` on `data`, spike by spike, and return the report.
 
-    `samples` takes the first ones only. The report says whether anything failed; nothing is raised
-    for spikes that differ.
+    `samples` takes the first ones only. A data set by name is read as the network was trained on it, from
+    the directory in NEUROCOMPILE_DATA if that is set. The report says whether anything failed; nothing is
+    raised for spikes that differ.
     """
     opened = program if isinstance(program, Program) else load(program)
-    chosen = load_samples(data) if isinstance(data, str) else data
-    if samples is not None:
-        if samples < 1:
-            raise OptionError(Problem("", "--samples must be at least 1", f"it is {samples}"))
-        chosen = chosen.first(samples)
+    if samples is not None and samples < 1:
+        raise OptionError(Problem("", "--samples must be at least 1", f"it is {samples}"))
+    if isinstance(data, str):
+        chosen = load_samples(data, _data_options(opened.facts), count=samples)
+    else:
+        chosen = data if samples is None else data.first(samples)
     if sample_count(chosen.inputs) == 0:
         raise DataError("there are no samples to verify on")
     try:
@@ -244,11 +293,13 @@ def _read(
     """Return what `source` means; a module is proven on the values that were asked for."""
     limits = None
     if source.kind == "module":
-        limits = _range(given, calibrate, source.input_shape)
+        limits = _range(given, calibrate, source.input_shape, DataOptions())
     return source.read(choices, steps=steps, input_range=limits)
 
 
-def _with_range(network: Network, given: InputRange | None, calibrate: str | None) -> Network:
+def _with_range(
+    network: Network, given: InputRange | None, calibrate: str | None, options: DataOptions
+) -> Network:
     """Return `network` with the input range that was asked for, if any was."""
     names = network.of_type(Input)
     if calibrate is not None and len(names) > 1:
@@ -257,7 +308,7 @@ def _with_range(network: Network, given: InputRange | None, calibrate: str | Non
                 "", "--calibrate is for networks with one input", f"there are {', '.join(names)}"
             )
         )
-    limits = _range(given, calibrate, network.shapes[names[0]])
+    limits = _range(given, calibrate, network.shapes[names[0]], options)
     if limits is None:
         return network
     nodes = {
@@ -267,13 +318,15 @@ def _with_range(network: Network, given: InputRange | None, calibrate: str | Non
     return network.replaced(nodes)
 
 
-def _range(given: InputRange | None, calibrate: str | None, needed: Shape) -> InputRange | None:
+def _range(
+    given: InputRange | None, calibrate: str | None, needed: Shape, options: DataOptions
+) -> InputRange | None:
     """Return the input range that was asked for; a data set needs samples of the shape `needed`."""
     if calibrate is None:
         return given
     if given is not None:
         raise OptionError("give either --input-range or --calibrate, not both")
-    limits, shape = range_of(calibrate)
+    limits, shape = range_of(calibrate, options)
     if shape != needed:
         raise DataError(
             Problem(
@@ -283,9 +336,25 @@ def _range(given: InputRange | None, calibrate: str | None, needed: Shape) -> In
     return limits
 
 
-def _calibration(network: Network, calibrate: str | None) -> dict[str, Any] | None:
+def _calibration(
+    network: Network, calibrate: str | None, options: DataOptions
+) -> dict[str, Any] | None:
     """Return some samples of the data set `calibrate`, by input."""
     if calibrate is None:
         return None
     (name,) = network.of_type(Input)  # or the range would have been refused
-    return dict(by_input(load_samples(calibrate).first(CALIBRATION_SAMPLES).inputs, [name]))
+    samples = load_samples(calibrate, options, count=CALIBRATION_SAMPLES)
+    return dict(by_input(samples.inputs, [name]))
+
+
+def _data_options(facts: Mapping[str, Any]) -> DataOptions:
+    """Return how data sets are read for a network with these `facts`: as for its training, if that is known."""
+    if "reference" not in facts:
+        return DataOptions()
+    try:
+        options = DataOptions.from_settings(facts["reference"]["settings"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ProgramFormatError(
+            Problem("", f"the program's training settings are damaged ({error!r})")
+        ) from error
+    return replace(options, root=None) if os.environ.get(DATA_DIRECTORY) else options

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -32,7 +32,11 @@ from neurocompile.program import Program, load
 from neurocompile.raster import draw_raster, need_matplotlib
 from neurocompile.run_file import run_file
 from neurocompile.stages import Stage
+from neurocompile.training.presets import PRESETS
 from neurocompile.verification import Comparison, Report
+
+if TYPE_CHECKING:
+    from neurocompile.training.config import TrainSettings
 
 DONE, DIFFERENT, IMPOSSIBLE = 0, 1, 2
 SMALLEST_SPAN = 1e-30  # of an input range; payloads of anything smaller would overflow
@@ -93,11 +97,12 @@ def commands() -> None:
 neurocompile train --preset digits -o runs/digits
 neurocompile train --preset digits --seed 1 --set neuron.tau=0.25 -o runs/leaky
 neurocompile train --preset digits --data mine.npz --epochs 60 -o runs/mine
+neurocompile train --preset cifar10-resnet19-tet --set input.root=/data -o runs/cifar10
 neurocompile train --preset digits -o runs/digits --resume
 """
     )
 )
-@click.option("--preset", help="A recipe by name: digits.")
+@click.option("--preset", metavar="NAME", help=f"A recipe by name: {', '.join(PRESETS)}.")
 @click.option("--config", type=click.Path(path_type=Path), help="A recipe in a TOML or JSON file.")
 @click.option(
     "--data", help="A data set by name, or an .npz file with x_train, y_train, x_test, y_test."
@@ -111,17 +116,88 @@ neurocompile train --preset digits -o runs/digits --resume
 @click.option("--resume", is_flag=True, help="Continue the run in RUN_DIR.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="RUN_DIR")
 def train(**options: Any) -> None:
-    """Train a spiking network with TET (surrogate gradients, a loss at every moment)."""
-    interactive = sys.stderr.isatty()
-    if not interactive:
-        click.echo(f"training into {options['output']}", err=True)
-    result = api.train(progress=interactive, **options)
-    metrics = result.metrics
-    click.echo(
-        f"test accuracy {100 * result.test_accuracy:.2f} % after the last epoch "
-        f"({metrics['data']['test']} samples), {metrics['seconds']:.0f} s on {metrics['device']}"
-    )
+    """
+    Train a spiking network by the methods of the TET, Dspike and MSG/TWO papers.
+
+    docs/training.md lists the settings. A preset prints what its paper published.
+    """
+
+    def announce(settings: TrainSettings) -> None:
+        from neurocompile.training.summary import opening
+
+        for line in opening(settings):
+            click.echo(line)
+
+    result = api.train(progress=True, announce=announce, **options)
+    if not result.first:
+        return
+    from neurocompile.training.summary import closing
+
+    for line in closing(result.metrics):
+        click.echo(line)
     click.echo(f"wrote {result.run_directory}")
+
+
+@commands.command(
+    epilog=_example(
+        """
+neurocompile evaluate runs/digits
+neurocompile evaluate runs/digits --steps 64 --report runs/digits/evaluation
+neurocompile evaluate runs/digits --input mine.npz --json evaluation.json
+"""
+    )
+)
+@click.argument("source", type=click.Path(path_type=Path), metavar="RUN")
+@click.option(
+    "--input",
+    "data",
+    metavar="DATA",
+    help="A data set ('digits:train') or an .npz file; that of the training if not given.",
+)
+@click.option(
+    "--steps",
+    type=int,
+    help="Accuracies up to so many steps, from one pass; as trained if not given.",
+)
+@click.option("--samples", type=int, help="Take the first ones only.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option(
+    "--report",
+    "directory",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write pictures: accuracy by steps, confusions, what the neurons did.",
+)
+def evaluate(
+    source: Path,
+    data: str | None,
+    steps: int | None,
+    samples: int | None,
+    json_file: Path | None,
+    directory: Path | None,
+) -> None:
+    """Show a trained network (RUN: a directory or checkpoint) 1 to T' steps of some data, in one pass."""
+    if json_file is not None:
+        check_writable(json_file)
+    if directory is not None:
+        need_matplotlib()
+        check_writable(directory, directory=True)
+    with _progress() as progress_of:
+        found = api.evaluate(
+            source, data=data, steps=steps, samples=samples, progress=progress_of("torch")
+        )
+    from neurocompile.training.summary import evaluation_lines
+
+    for line in evaluation_lines(found):
+        click.echo(line)
+    if json_file is not None:
+        write_text(json_file, json.dumps(found.to_json(), indent=2) + "\n")
+    if directory is not None:
+        from neurocompile.training.figures import write_evaluation
+
+        directory.mkdir(parents=True, exist_ok=True)
+        write_evaluation(directory, found)
+        click.echo(f"wrote {directory}")
 
 
 EXPORT_OPTIONS = (

@@ -13,6 +13,7 @@ Every exception that neurocompile raises on purpose.
     ├── RangeError                    an integer could leave its safe range
     ├── EquivalenceError              a stage that must not change a spike changed one
     ├── MissingDependencyError        a package that this request needs is not installed
+    ├── TrainingError                 a training run cannot go on
     └── ExecutionError                the target's own runtime failed
         └── DeadlineError             it did not finish, or stopped making progress, in time
 
@@ -107,6 +108,10 @@ class EquivalenceError(NeurocompileError):
 
 class MissingDependencyError(NeurocompileError):
     """A package that this request needs is not installed."""
+
+
+class TrainingError(NeurocompileError):
+    """A training run cannot go on; what it had stored before is still good."""
 
 
 class ExecutionError(NeurocompileError):

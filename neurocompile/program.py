@@ -21,6 +21,7 @@ from neurocompile import target as targets
 from neurocompile.atomic import replacing_directory
 from neurocompile.blocks import row_blocks
 from neurocompile.data import Inputs, by_input
+from neurocompile.decision import decisions, weights_in
 from neurocompile.errors import (
     DataError,
     NeurocompileError,
@@ -146,6 +147,14 @@ class Program:
         names = self.resolve_record(record)
         trace = self.executor(on).run(payloads, record=names, progress=progress, deadline=deadline)
         return self.to_source_units(trace)
+
+    def decisions(self, result: Result) -> NDArray[np.int64]:
+        """
+        Return the class of each sample of `result`, (samples,): the largest mean of the first output.
+
+        The steps count as in training, if there are as many; else all alike.
+        """
+        return decisions(next(iter(result.outputs.values())), weights_in(self.facts))
 
     def executor(self, on: str | None = None) -> targets.Executor:
         """Return the executor of this program on target `on`, set up once."""
@@ -389,6 +398,7 @@ def _from_manifest(manifest: dict[str, Any], files: dict[str, bytes]) -> Program
         "checksum",
     }
     raise_all(ProgramFormatError, problems_of(network))
+    weights_in(manifest)  # or the decision would only fail when it is asked for
     program = Program(
         target=str(manifest["target"]),
         options={str(key): str(value) for key, value in manifest["options"].items()},

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from neurocompile.atomic import replacing
 from neurocompile.data import load_samples, map_inputs
+from neurocompile.decision import decisions, weights_in
 from neurocompile.errors import DataError, Problem
 from neurocompile.program import Program, Result
 from neurocompile.target import Executor, Progress
@@ -32,7 +33,7 @@ def run_file(
     Run the `input` of an .npz file and write OUT.npz (`docs/files.md` describes both).
 
     The file holds `output` (`output/<name>` where there are several), `spikes/<layer>` and
-    `membrane/<layer>`; it is written whole or not at all. The executor is closed afterwards, whatever happens.
+    `membrane/<layer>`, and `decision` where the program weighs the steps; it is written whole or not at all. The executor is closed afterwards, whatever happens.
     """
     try:
         inputs = map_inputs(
@@ -52,6 +53,9 @@ def run_file(
     )
     arrays |= {f"spikes/{name}": values for name, values in result.spikes.items()}
     arrays |= {f"membrane/{name}": values for name, values in result.membrane.items()}
+    weights = weights_in(program.facts)
+    if weights is not None:
+        arrays["decision"] = decisions(next(iter(result.outputs.values())), weights)
     with replacing(destination) as temporary:
         temporary.write_bytes(npz_bytes(arrays))
     return result

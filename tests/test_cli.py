@@ -16,7 +16,7 @@ from neurocompile.cli import main
 from neurocompile.frontend.to_nir import write_nir
 
 SMALL = [
-    "--set", 'stages=[{"channels":4,"kernel":3,"pool":2},{"channels":4,"kernel":3,"pool":2}]',
+    "--set", 'network.stages=[{"channels":4,"kernel":3,"pool":2},{"channels":4,"kernel":3,"pool":2}]',
     "--epochs", "2", "--timesteps", "3",
 ]  # fmt: skip
 Capture = pytest.CaptureFixture[str]

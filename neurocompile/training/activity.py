@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,12 +41,14 @@ class LayerActivity:
     @property
     def dead(self) -> NDArray[np.bool_]:
         """Which neurons never fired, (*shape)."""
-        return self.counts.sum(0) == 0
+        never: NDArray[np.bool_] = self.counts.sum(0) == 0
+        return never
 
     @property
     def saturated(self) -> NDArray[np.bool_]:
         """Which neurons fired at every step of every sample, (*shape)."""
-        return self.counts.sum(0) == self.samples * len(self.counts)
+        always: NDArray[np.bool_] = self.counts.sum(0) == self.samples * len(self.counts)
+        return always
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `metrics.json`, with the first few neurons by index."""
@@ -64,14 +67,16 @@ def activity_of(counts: Mapping[str, Integer], samples: int) -> tuple[LayerActiv
     return tuple(LayerActivity(name, values, samples) for name, values in counts.items())
 
 
-def remarks(layers: tuple[LayerActivity, ...]) -> list[str]:
-    """Return a line for each layer that has dead or saturated neurons, naming them."""
+def remarks(layers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each layer (as `to_json`) with dead or saturated neurons, naming them."""
     lines = []
     for layer in layers:
-        for what, which in (("never fired", layer.dead), ("always fired", layer.saturated)):
-            if which.any():
+        neurons = math.prod(layer["shape"])
+        for what, which in (("never", layer["dead"]), ("always", layer["saturated"])):
+            if which["count"]:
                 lines.append(
-                    f"{layer.name}: {which.sum()} of {which.size} neurons {what} ({_text(which)})"
+                    f"{layer['name']}: {which['count']} of {neurons} neurons {what} fired "
+                    f"({_text(which, layer['shape'])})"
                 )
     return lines
 
@@ -98,8 +103,8 @@ def _named(which: NDArray[np.bool_]) -> dict[str, Any]:
     }
 
 
-def _text(which: NDArray[np.bool_]) -> str:
-    channels, neurons = _whole_channels(which), _single_neurons(which)
+def _text(which: Mapping[str, Any], shape: Sequence[int]) -> str:
+    channels, neurons = which["channels"], which["neurons"]
     parts = []
     if channels:
         some = ", ".join(str(channel) for channel in channels[:MOST_NAMED])
@@ -107,6 +112,6 @@ def _text(which: NDArray[np.bool_]) -> str:
         parts.append(f"all of {'channels' if len(channels) > 1 else 'channel'} {some}{more}")
     if neurons:
         some = ", ".join("/".join(map(str, index)) for index in neurons)
-        rest = which.sum() - len(channels) * (which[0].size if channels else 0)
+        rest = which["count"] - len(channels) * math.prod(shape[1:])
         parts.append(f"{some}{', ...' if rest > len(neurons) else ''}")
     return "; ".join(parts)

@@ -1,12 +1,20 @@
-"""Reading back what `train` stored: a run directory, or one of its checkpoint files."""
+"""
+Reading back what `train` stored: a run directory, or one of its checkpoint files.
+
+A checkpoint is Lightning's, with two entries of ours, both plain values that load without pickle: `neurocompile`
+describes the network, `neurocompile_run` is what the run knows besides weights and optimiser.
+"""
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from neurocompile.data import InputRange
 from neurocompile.errors import CheckpointError, NeurocompileError, Problem
@@ -16,16 +24,65 @@ from neurocompile.training.networks import SpikingNetwork, build
 LAST = "last.ckpt"
 BEST = "best.ckpt"
 METRICS = "metrics.json"
+SETTINGS = "settings.json"
+
+FORMAT = 2
+DESCRIPTION, RUN = "neurocompile", "neurocompile_run"
+PREFIX = "network."  # of the network's weights among those of the module that trains it
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel
+
+DAMAGED = (
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ValueError,
+    EOFError,
+    OSError,
+    pickle.UnpicklingError,
+    NeurocompileError,
+)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network in evaluation mode, and what is known about its input."""
+    """
+    A trained network in evaluation mode, and what is known about its input.
+
+    `phase` is that of the run's phases, from 0, which trained it.
+    """
 
     network: SpikingNetwork
     settings: TrainSettings
     classes: int
     input_range: InputRange
+    normalisation: Normalisation | None = None
+    phase: int = 0
+
+    @property
+    def steps(self) -> int:
+        """The time steps that the network was trained with, in its last phase."""
+        steps = self.settings.all_phases()[self.phase].timesteps
+        assert steps is not None  # all_phases leaves nothing open
+        return steps
+
+    def description(self) -> dict[str, Any]:
+        """Return what `rebuild` needs besides the weights, as plain values."""
+        from neurocompile.training.quantised import describe
+
+        return {
+            "format": FORMAT,
+            "settings": self.settings.model_dump(mode="json"),
+            "input_shape": list(self.network.input_shape),
+            "classes": self.classes,
+            "input_range": self.input_range.to_json(),
+            "normalisation": None
+            if self.normalisation is None
+            else [list(values) for values in self.normalisation],
+            "phase": self.phase,
+            "quantised": describe(self.network),
+        }
 
 
 def load_checkpoint(source: Path) -> Trained:
@@ -34,6 +91,11 @@ def load_checkpoint(source: Path) -> Trained:
 
     Weights are read without pickle. Raises `CheckpointError` if the file is none of ours.
     """
+    return load_run(source)[0]
+
+
+def load_run(source: Path) -> tuple[Trained, dict[str, Any]]:
+    """Return what `load_checkpoint` does, and what the run had stored of itself."""
     path = source / LAST if source.is_dir() else source
     if not path.is_file():
         raise CheckpointError(
@@ -41,35 +103,73 @@ def load_checkpoint(source: Path) -> Trained:
         )
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-        ours = stored["neurocompile"]
-        return rebuild(
-            ours,
-            {name.removeprefix("network."): value for name, value in stored["state_dict"].items()},
-        )
-    except (
-        RuntimeError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        EOFError,
-        OSError,
-        pickle.UnpicklingError,
-        NeurocompileError,
-    ) as error:
+        state = {name.removeprefix(PREFIX): value for name, value in stored["state_dict"].items()}
+        return rebuild(stored[DESCRIPTION], state), dict(stored.get(RUN, {}))
+    except DAMAGED as error:
         reason = str(error).split("\n", 1)[0][:200]
         raise CheckpointError(
             Problem("", f"'{path}' is not a checkpoint of 'neurocompile train' ({reason})")
         ) from error
 
 
-def rebuild(description: dict[str, object], state: dict[str, torch.Tensor]) -> Trained:
-    """Return the network that `description` names, with the weights `state`, checked for NaN."""
+def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Trained:
+    """Return the network that `description` names, with the weights `state`."""
     settings = TrainSettings.model_validate(description["settings"])
-    shape = tuple(int(extent) for extent in description["input_shape"])  # type: ignore[attr-defined]
-    classes = int(description["classes"])  # type: ignore[call-overload]
-    input_range = InputRange(**description["input_range"])  # type: ignore[arg-type]
-    network = build(settings, shape, classes)
+    shape = tuple(int(extent) for extent in description["input_shape"])
+    classes = int(description["classes"])
+    input_range = InputRange(**description["input_range"])
+    normalisation = _normalisation(description.get("normalisation"))
+    network = build(settings, shape, classes, normalisation)
+    quantised = description.get("quantised")
+    if quantised is not None:
+        from neurocompile.training.quantised import restore
+
+        network = restore(network, input_range, quantised)
+    if "time_weights" in state:  # a later phase may have another number of steps
+        network.time_weights = torch.ones_like(state["time_weights"])
     network.load_state_dict(state)
     network.eval()
-    return Trained(network, settings, classes, input_range)
+    phase = int(description.get("phase", 0))
+    return Trained(network, settings, classes, input_range, normalisation, phase)
+
+
+def _normalisation(stored: Any) -> Normalisation | None:
+    if stored is None:
+        return None
+    mean, deviation = (tuple(float(value) for value in values) for values in stored)
+    return mean, deviation
+
+
+def inherit(network: SpikingNetwork, source: Path) -> None:
+    """
+    Give `network` the weights and statistics of the run or checkpoint `source`.
+
+    Weights of time steps (TWO) are taken if there are as many. Raises `CheckpointError` with each
+    difference if it is another network.
+    """
+    given = load_checkpoint(source).network.state_dict()
+    wanted = network.state_dict()
+    if _shape(given, "time_weights") != _shape(wanted, "time_weights"):
+        given.pop("time_weights", None)
+        if "time_weights" in wanted:
+            given["time_weights"] = wanted["time_weights"]
+    problems = [
+        Problem(
+            name.removeprefix("body."),
+            f"cannot start from '{source}': it needs {_text(_shape(wanted, name))}",
+            f"there it is {_text(_shape(given, name))}",
+        )
+        for name in dict.fromkeys([*wanted, *given])
+        if _shape(wanted, name) != _shape(given, name)
+    ]
+    if problems:
+        raise CheckpointError(*problems)
+    network.load_state_dict(given)
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(state[name].shape) if name in state else None
+
+
+def _text(shape: tuple[int, ...] | None) -> str:
+    return "nothing" if shape is None else f"the shape {shape}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,10 +13,33 @@ from numpy.typing import NDArray
 from neurocompile.atomic import replacing
 from neurocompile.training.activity import LayerActivity
 
-CURVES, CONFUSION, ACTIVITY = "curves.png", "confusion.png", "activity.png"
+if TYPE_CHECKING:
+    from neurocompile.training.evaluation import Evaluation
+    from neurocompile.training.evidence import Evidence
+
+CURVES, CONFUSION, ACTIVITY, STEPS = "curves.png", "confusion.png", "activity.png", "steps.png"
 
 MOST_WRITTEN = 12  # classes up to which the counts are written into their cells
 MOST_TICKS = 40  # classes up to which each has its name
+
+
+def write_figures(directory: Path, metrics: Mapping[str, Any], evidence: Evidence) -> None:
+    """Draw all pictures of a run into `directory`."""
+    plot_curves(metrics, directory / CURVES)
+    _write_evidence(directory, evidence, metrics["data"]["class_names"])
+
+
+def write_evaluation(directory: Path, evaluation: Evaluation) -> None:
+    """Draw all pictures of an evaluation into `directory`."""
+    plot_steps(evaluation, directory / STEPS)
+    _write_evidence(directory, evaluation.evidence, evaluation.class_names)
+
+
+def _write_evidence(directory: Path, evidence: Evidence, class_names: Sequence[str]) -> None:
+    names = class_names or [str(label) for label in range(len(evidence.confusion))]
+    plot_confusion(evidence.confusion, names, directory / CONFUSION)
+    if evidence.layers:  # neurons that emit numbers have no rates
+        plot_activity(evidence.layers, directory / ACTIVITY)
 
 
 def plot_curves(metrics: Mapping[str, Any], path: Path) -> None:
@@ -96,6 +119,25 @@ def plot_activity(layers: Sequence[LayerActivity], path: Path) -> None:
     right.set_ylim(len(layers) - 0.5, -0.5)
     right.grid(axis="x", alpha=0.3)
     right.legend(fontsize="small")
+    _save(figure, path)
+
+
+def plot_steps(evaluation: Evaluation, path: Path) -> None:
+    """Draw the accuracy by number of steps, and of each step alone, into a PNG file."""
+    scalability = evaluation.scalability
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    steps = range(1, len(scalability.cumulative) + 1)
+    cumulative, moments = (
+        [100 * value for value in values]
+        for values in (scalability.cumulative, scalability.per_moment)
+    )
+    axes.plot(steps, cumulative, color="black", marker=".", label="mean of the steps so far")
+    axes.plot(steps, moments, color="tab:blue", marker=".", label="this step alone")
+    axes.axvline(scalability.trained_steps, color="grey", linestyle="--", label="as trained")
+    axes.set(xlabel="steps", ylabel="accuracy (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
     _save(figure, path)
 
 

@@ -68,7 +68,7 @@ _IMAGENET: Mapping[str, Any] = {
     "weight_decay": 4e-5,
     "loss": {"name": "tet", "mse_weight": 0.001},
 }
-_IMAGENET_OPEN = ("the paper does not state the batch size: 256 over all devices", BEST_OF_EPOCHS)
+_IMAGENET_OPEN = ("the paper does not state the batch size: 256 in each process", BEST_OF_EPOCHS)
 
 _DVS: Mapping[str, Any] = {
     "data": "cifar10dvs",

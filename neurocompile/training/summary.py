@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from neurocompile.training.activity import remarks
 from neurocompile.training.config import PhaseSettings, TrainSettings
+from neurocompile.training.evaluation import Evaluation
 from neurocompile.training.presets import PRESETS
+
+MOST_ROWS = 16  # numbers of steps that get a line of their own
 
 
 def opening(settings: TrainSettings) -> list[str]:
@@ -36,7 +40,31 @@ def closing(metrics: Mapping[str, Any]) -> list[str]:
     preset = PRESETS.get(metrics["settings"]["preset"])
     if preset is not None and preset.published is not None:
         lines.append(f"published: {preset.published}")
-    return lines
+    return lines + remarks(metrics["layers"])
+
+
+def evaluation_lines(evaluation: Evaluation) -> list[str]:
+    """Return the accuracies of an evaluation by number of steps, and the neurons to look at."""
+    found = evaluation.scalability
+    lines = [
+        f"{found.samples} samples of {evaluation.data}, trained with T = {found.trained_steps}",
+        "         mean so far  this step alone",
+    ]
+    steps = range(1, len(found.cumulative) + 1)
+    rows = [
+        step
+        for step in steps
+        if step <= MOST_ROWS or not step & (step - 1) or step in (found.trained_steps, steps[-1])
+    ]
+    lines += [
+        f"T' = {step:<3d} {100 * found.cumulative[step - 1]:9.2f} % "
+        f"{100 * found.per_moment[step - 1]:14.2f} %"
+        for step in rows
+    ]
+    if found.variance is not None:
+        behind = f"steps {found.trained_steps + 1} to {min(8, steps[-1])}"
+        lines.append(f"variance of the accuracies of {behind}: {found.variance:.3f} (TET, Table 4)")
+    return lines + remarks([layer.to_json() for layer in evaluation.evidence.layers])
 
 
 def _phase(phase: PhaseSettings) -> str:

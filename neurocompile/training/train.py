@@ -1,167 +1,96 @@
 """
-The training run: our network and loss, in the loop of PyTorch Lightning.
+A training run: phases of epochs in one directory, on one device or many.
 
-Lightning owns the loop, checkpoints, resumption, progress and logs (and, later, many GPUs); what is
-here is what the papers say: L_TOTAL, Adam, a cosine over the epochs, accuracy of the mean read-out.
+Lightning owns the loop, processes, precision, accumulation and what a checkpoint holds; what is here is what the
+papers and the command say: phases that inherit weights (TIT), what is stored, and how a run goes on.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import platform
-import time
+import signal
+import sys
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
-from pytorch_lightning.loggers import CSVLogger
-from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from neurocompile.atomic import check_writable, write_text
-from neurocompile.data import DataSet, Images, load_data_set
-from neurocompile.errors import CheckpointError, DataError, OptionError, Problem, raise_all
-from neurocompile.training.checkpoint import BEST, LAST, METRICS, load_checkpoint
-from neurocompile.training.config import Convolutional, TrainSettings
-from neurocompile.training.curves import CURVES, plot_curves
-from neurocompile.training.losses import tet_loss
-from neurocompile.training.networks import SpikingNetwork, build
+from neurocompile.data import DataOptions, DataSet, load_data_set
+from neurocompile.errors import (
+    CheckpointError,
+    DataError,
+    MissingDependencyError,
+    OptionError,
+    Problem,
+    raise_all,
+)
+from neurocompile.training.allocator import keep_freed_memory
+from neurocompile.training.callbacks import (
+    AtomicCheckpoints,
+    Display,
+    EpochStart,
+    Records,
+    Temperature,
+    log_epoch,
+)
+from neurocompile.training.checkpoint import (
+    LAST,
+    METRICS,
+    SETTINGS,
+    Trained,
+    inherit,
+    load_run,
+)
+from neurocompile.training.config import TrainSettings
+from neurocompile.training.evidence import Evidence, EvidenceModule
+from neurocompile.training.figures import write_figures
+from neurocompile.training.history import History
+from neurocompile.training.loading import loaders
+from neurocompile.training.module import TrainingModule
+from neurocompile.training.networks import build, check_shapes
+from neurocompile.training.normalisation import synchronise
+from neurocompile.training.processes import (
+    all_processes,
+    check_processes,
+    device_count,
+    is_first,
+)
+from neurocompile.training.provenance import provenance
+from neurocompile.training.time_weights import for_steps
+
+LOGS = "logs"
+MAY_CHANGE = ("epochs", "running", "input.root", "input.workers")  # when a run is resumed
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What `metrics.json` says, as a value."""
+    """
+    What `metrics.json` says, as a value.
+
+    Of several processes all have it; `first` is the one that writes and speaks.
+    """
 
     run_directory: Path
     metrics: dict[str, Any]
+    first: bool = True
 
     @property
     def test_accuracy(self) -> float:
         """Accuracy on the test split of the checkpoint of the last epoch."""
         return float(self.metrics["test_accuracy"]["last"])
-
-
-class TetModule(lightning.LightningModule):
-    """The step of training and of testing; state lives in the network and the optimiser only."""
-
-    def __init__(self, network: SpikingNetwork, settings: TrainSettings, data: DataSet) -> None:
-        super().__init__()
-        self.network = network
-        self.settings = settings
-        self.description = {
-            "settings": settings.model_dump(mode="json"),
-            "input_shape": list(data.input_shape),
-            "classes": data.classes,
-            "input_range": data.input_range.to_json(),
-        }
-        self.correct_at: Tensor | None = None
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return O(t) for `images` (batch, steps or 1, *shape); one step is presented T times."""
-        if images.shape[1] == 1:
-            images = images.expand(-1, self.settings.timesteps, *images.shape[2:])
-        outputs: Tensor = self.network(images)
-        return outputs
-
-    def training_step(self, batch: list[Tensor], _index: int) -> Tensor:
-        images, labels = batch
-        outputs = self(images)
-        loss = tet_loss(
-            outputs,
-            labels,
-            mse_weight=self.settings.loss.mse_weight,
-            mse_target=self.settings.loss.mse_target,
-        )
-        self.log("train_loss", loss, on_step=False, on_epoch=True)
-        accuracy = (self.network.decision(outputs).argmax(1) == labels).float().mean()
-        self.log("train_accuracy", accuracy, on_step=False, on_epoch=True, prog_bar=True)
-        return loss
-
-    def on_validation_epoch_start(self) -> None:
-        self.correct_at = torch.zeros(self.settings.timesteps, device=self.device)
-
-    def validation_step(self, batch: list[Tensor], _index: int) -> None:
-        images, labels = batch
-        outputs = self(images)
-        assert self.correct_at is not None
-        self.correct_at += (outputs.argmax(2) == labels[:, None]).sum(0)
-        accuracy = (self.network.decision(outputs).argmax(1) == labels).float().mean()
-        self.log("test_accuracy", accuracy, batch_size=len(labels), prog_bar=True)
-
-    def configure_optimizers(self) -> Any:
-        optimiser = torch.optim.Adam(
-            self.parameters(),
-            lr=self.settings.learning_rate,
-            weight_decay=self.settings.weight_decay,
-        )
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.settings.epochs)
-        return {"optimizer": optimiser, "lr_scheduler": schedule}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store how to rebuild the network, as plain values that load without pickle."""
-        checkpoint["neurocompile"] = self.description
-
-
-class _History(Callback):
-    """Keeps what every epoch measured, in the checkpoint too, so that a resumed run has it."""
-
-    KEPT = ("test_accuracy", "train_loss", "per_moment")
-
-    def __init__(self) -> None:
-        self.test_accuracy: list[float] = []
-        self.train_loss: list[float] = []
-        self.per_moment: list[float] = []
-
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        assert isinstance(pl_module, TetModule)
-        assert pl_module.correct_at is not None
-        self.test_accuracy.append(float(trainer.callback_metrics["test_accuracy"]))
-        self.train_loss.append(float(trainer.callback_metrics["train_loss"]))
-        samples = len(trainer.val_dataloaders.dataset)  # type: ignore[union-attr]
-        self.per_moment = (pl_module.correct_at / samples).tolist()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {name: list(getattr(self, name)) for name in self.KEPT}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name in self.KEPT:
-            setattr(self, name, list(state_dict[name]))
-
-
-class _Bar(TQDMProgressBar):
-    """Lightning's progress bar, without the name of the log folder."""
-
-    def get_metrics(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> dict[str, Any]:
-        metrics = dict(super().get_metrics(trainer, pl_module))
-        metrics.pop("v_num", None)
-        return metrics
-
-
-def _checkpoints(run_directory: Path) -> list[ModelCheckpoint]:
-    """Return what stores the newest epoch and the best one, each under one name."""
-    after_epoch: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-    return [
-        ModelCheckpoint(run_directory, filename=Path(LAST).stem, **after_epoch),
-        ModelCheckpoint(
-            run_directory,
-            filename=Path(BEST).stem,
-            monitor="test_accuracy",
-            mode="max",
-            **after_epoch,
-        ),
-    ]
 
 
 def train(
@@ -170,13 +99,285 @@ def train(
     *,
     resume: bool = False,
     progress: bool = False,
+    announce: Callable[[TrainSettings], None] | None = None,
 ) -> TrainingResult:
     """
-    Train a network and leave checkpoints, `metrics.json`, logs and a plot in `run_directory`.
+    Train a network and leave checkpoints, `metrics.json`, logs and pictures in `run_directory`.
 
-    `progress` shows Lightning's progress bar. Raises `OptionError` if the directory already holds a
-    run and `resume` is off.
+    `announce` gets the settings of a run that nothing speaks against, before it starts. `progress` says on
+    standard error how far it is: a bar on a terminal, else lines. With `resume` a run goes
+    on after its last finished epoch, as if it had never stopped. Where several devices are asked for, this
+    is the first of their processes; all return the same. Raises `OptionError` if the directory already
+    holds a run and `resume` is off, `DataError` for inputs that the network cannot take, and `TrainingError`
+    where the loss is no number any more.
     """
+    _check_directory(run_directory, resume=resume)
+    check_processes(settings.running)
+    _check_tensorboard(settings)
+    history, stored = History(), None
+    if resume:
+        stored, told = load_run(run_directory / LAST)
+        history = _continued(settings, stored.settings, told)
+    data = _data_sets(settings)
+    if announce is not None and is_first():
+        announce(settings)
+    run = _Run(settings, run_directory, data, history)
+    with _quiet_lightning(), all_processes(settings, run_directory, resume=resume):
+        lightning.seed_everything(settings.seed, workers=True, verbose=False)
+        evidence = run.train(stored, progress=progress)
+    metrics = run.metrics(evidence)
+    if run.first:
+        write_figures(run_directory, metrics, evidence)
+        write_text(run_directory / METRICS, json.dumps(metrics, indent=2) + "\n")
+    return TrainingResult(run_directory, metrics, run.first)
+
+
+class _Run:
+    """The phases of a run, one after the other, and what is told of them."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        directory: Path,
+        data: Sequence[DataSet],
+        history: History,
+    ) -> None:
+        self.settings = settings
+        self.directory = directory
+        self.data = data
+        self.history = history
+        self.first = True
+        self.processes = 1
+        self.device = ""
+
+    def train(self, stored: Trained | None, *, progress: bool) -> Evidence:
+        """Train what is left of the run, from `stored` on if that is given, and look at the result."""
+        settings, history = self.settings, self.history
+        trainer = self._trainer(0, [])  # says which process this is; each phase has its own
+        self.first = trainer.is_global_zero
+        self.processes = trainer.world_size
+        kind = trainer.strategy.root_device
+        self.device = str(kind) if self.processes == 1 else f"{self.processes} x {kind.type}"
+        if kind.type == "cpu":
+            keep_freed_memory()
+        if settings.running.compile:
+            _check_compiler(kind)
+        loggers = self._start() if self.first else []
+        samples = (len(self.data[0].train), len(self.data[0].test))
+        display = (
+            Display(settings, samples, history) if progress and trainer.is_global_zero else None
+        )
+        trained = stored if stored is not None else self._untrained()
+        trained = replace(trained, settings=settings)
+        try:
+            for number in range(history.current_phase(settings), len(self.data)):
+                resumed = stored is not None and stored.phase == number
+                if not resumed:
+                    trained = self._entered(trained, number)
+                self._fit(trained, loggers, display, resumed=resumed)
+        finally:
+            if display is not None:
+                display.stop()
+            for logger in loggers:
+                logger.finalize("")
+        return self._evidence(trained)
+
+    def metrics(self, evidence: Evidence) -> dict[str, Any]:
+        """Return what `metrics.json` holds."""
+        epochs, best = self.history.epochs, self.history.best
+        accuracies = [epoch.test_accuracy for epoch in epochs]
+        data = self.data[-1]
+        return {
+            "test_accuracy": {
+                "last": accuracies[-1],
+                "best": accuracies[best],
+                "best_epoch": best + 1,  # of the test set: there is no other split to choose by
+            },
+            "accuracy_per_moment": epochs[-1].per_moment,
+            "accuracy_per_epoch": accuracies,
+            "train_accuracy_per_epoch": [epoch.train_accuracy for epoch in epochs],
+            "loss_per_epoch": [epoch.train_loss for epoch in epochs],
+            "test_loss_per_epoch": {
+                "sdt": [epoch.test_loss_sdt for epoch in epochs],
+                "tet": [epoch.test_loss_tet for epoch in epochs],
+            },
+            "temperature_per_epoch": _known(epoch.temperature for epoch in epochs),
+            "time_weights": epochs[-1].time_weights,
+            "phases": [self._phase(number) for number in range(len(self.data))],
+            "seconds": sum(epoch.seconds for epoch in epochs),
+            "seconds_per_epoch": [epoch.seconds for epoch in epochs],
+            "device": self.device,
+            "processes": self.processes,
+            "seed": self.settings.seed,
+            "settings": self.settings.model_dump(mode="json"),
+            "data": {
+                "name": data.name,
+                "train": len(data.train),
+                "test": len(data.test),
+                "input_shape": list(data.input_shape),
+                "classes": data.classes,
+                "class_names": list(data.class_names),
+                "facts": dict(data.facts),
+            },
+            **evidence.to_json(),
+            **provenance(),
+        }
+
+    def _phase(self, number: int) -> dict[str, Any]:
+        accuracies = [epoch.test_accuracy for epoch in self.history.of_phase(number)]
+        return {
+            **self.settings.all_phases()[number].model_dump(),
+            "epochs": len(accuracies),  # fewer than asked for if it stopped early
+            "test_accuracy": {"last": accuracies[-1], "best": max(accuracies)},
+        }
+
+    def _start(self) -> list[Logger]:
+        """Write the settings, take away what a kill left, and return the logs, with the epochs so far."""
+        for leftover in self.directory.glob(".*.ckpt"):
+            leftover.unlink()
+        write_text(self.directory / SETTINGS, self.settings.model_dump_json(indent=2) + "\n")
+        table = CSVLogger(self.directory, name="", version=LOGS)
+        for number, epoch in enumerate(self.history.epochs, start=1):
+            log_epoch([table], number, epoch)
+        if not self.settings.running.tensorboard:
+            return [table]
+        return [table, TensorBoardLogger(self.directory, name="", version=LOGS)]
+
+    def _untrained(self) -> Trained:
+        data = self.data[0]
+        network = build(self.settings, data.input_shape, data.classes, data.normalisation)
+        if self.settings.start is not None:
+            inherit(network, Path(self.settings.start))
+        return Trained(network, self.settings, data.classes, data.input_range, data.normalisation)
+
+    def _entered(self, trained: Trained, number: int) -> Trained:
+        """Return what a phase starts from: all that was trained, in its number of steps and its integers."""
+        entered = replace(trained, phase=number, input_range=self.data[number].input_range)
+        network = entered.network.eval()
+        if network.time_weights is not None:
+            network.time_weights = for_steps(network.time_weights, entered.steps)
+        bits = self.settings.all_phases()[number].weight_bits
+        if bits is None:
+            return entered
+        from neurocompile.training.quantised import prepare
+
+        return replace(entered, network=prepare(entered, bits))
+
+    def _fit(
+        self,
+        trained: Trained,
+        loggers: Sequence[Logger],
+        display: Display | None,
+        *,
+        resumed: bool,
+    ) -> None:
+        settings, number = self.settings, trained.phase
+        if self.processes > 1 and settings.normalisation.sync:
+            synchronise(trained.network)
+        callbacks = [EpochStart(), Temperature(), Records(self.directory, loggers)]
+        if display is not None:
+            callbacks.append(display)
+        trainer = self._trainer(number, callbacks)
+        module = TrainingModule(trained, self.history, compiled=settings.running.compile)
+        batches, test = loaders(
+            self.data[number], settings, number, trainer.global_rank, trainer.world_size
+        )
+        # workers start before Lightning tells the sampler which epoch a resumed run is in
+        batches.sampler.set_epoch(len(self.history.of_phase(number)))  # type: ignore[attr-defined]
+        with self._stopping(trainer):
+            trainer.fit(
+                module,
+                batches,
+                test,
+                ckpt_path=self.directory / LAST if resumed else None,
+                weights_only=True,
+            )
+
+    def _evidence(self, trained: Trained) -> Evidence:
+        number = trained.phase
+        trainer = self._trainer(number, [])
+        _, test = loaders(
+            self.data[number], self.settings, number, trainer.global_rank, trainer.world_size
+        )
+        module = EvidenceModule(trained.network.eval(), trained.steps, trained.classes)
+        with self._stopping(trainer):
+            trainer.test(module, test, verbose=False)
+        assert module.evidence is not None
+        return module.evidence
+
+    def _trainer(self, number: int, callbacks: list[Any]) -> lightning.Trainer:
+        running = self.settings.running
+        several = device_count(running) * running.nodes > 1
+        try:
+            return lightning.Trainer(
+                accelerator=running.accelerator,
+                devices=device_count(running),
+                num_nodes=running.nodes,
+                # each process has the statistics of its own batches, where they are not common ones; those
+                # of the first are taken for testing, once an epoch
+                strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
+                precision=running.precision,
+                accumulate_grad_batches=running.accumulate,
+                gradient_clip_val=running.clip,
+                max_epochs=self.settings.all_phases()[number].epochs,
+                deterministic="warn",
+                plugins=[AtomicCheckpoints()],
+                callbacks=callbacks,
+                logger=False,
+                default_root_dir=self.directory,
+                use_distributed_sampler=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+            )
+        except (MisconfigurationException, ValueError, RuntimeError) as error:
+            raise OptionError(
+                Problem(
+                    "",
+                    f"cannot train with running.accelerator={running.accelerator}, "
+                    f"running.devices={running.devices}, running.precision={running.precision}",
+                    str(error).split("\n", 1)[0],
+                )
+            ) from error
+
+    @contextmanager
+    def _stopping(self, trainer: lightning.Trainer) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM end the run as they end other programs, with a word on how to go on."""
+        main = threading.current_thread() is threading.main_thread()
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            yield
+        except SIGTERMException:
+            self._say_how_to_go_on()
+            raise SystemExit(128 + signal.SIGTERM) from None
+        except SystemExit:
+            if not trainer.interrupted:
+                raise
+            self._say_how_to_go_on()
+            raise KeyboardInterrupt from None
+        finally:
+            if main:  # Lightning leaves Ctrl-C without effect
+                signal.signal(signal.SIGINT, before)
+
+    def _say_how_to_go_on(self) -> None:
+        if not self.first:
+            return
+        done = len(self.history.epochs)
+        text = (
+            f"stopped after epoch {done}: 'neurocompile train --resume -o {self.directory}' goes on there"
+            if done
+            else "stopped in the first epoch: nothing is stored"
+        )
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _known(values: Iterator[float | None]) -> list[float] | None:
+    found = [value for value in values if value is not None]
+    return found or None
+
+
+def _check_directory(run_directory: Path, *, resume: bool) -> None:
     last = run_directory / LAST
     if resume and not last.is_file():
         raise CheckpointError(
@@ -193,125 +394,99 @@ def train(
             )
         )
     check_writable(run_directory, directory=True)
-    if resume:
-        _check_resumable(settings, last)
-    data = load_data_set(settings.data)
-    _check_shapes(data, settings)
-
-    with _quiet_lightning():
-        lightning.seed_everything(settings.seed, workers=True, verbose=False)
-        network = build(settings, data.input_shape, data.classes)
-        module = TetModule(network, settings, data)
-        history = _History()
-        trainer = lightning.Trainer(
-            max_epochs=settings.epochs,
-            accelerator="auto",
-            devices=1,
-            deterministic="warn",
-            default_root_dir=run_directory,
-            logger=CSVLogger(run_directory, name="", version="logs"),
-            callbacks=[
-                history,
-                *_checkpoints(run_directory),
-                *([_Bar()] if progress else []),
-            ],
-            enable_progress_bar=progress,
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-            log_every_n_steps=1,
-        )
-        started = time.perf_counter()
-        trainer.fit(
-            module,
-            _loader(data.train, settings, shuffle=True),
-            _loader(data.test, settings, shuffle=False),
-            ckpt_path=last if resume else None,
-            weights_only=True,
-        )
-        seconds = time.perf_counter() - started
-    accuracies = history.test_accuracy
-    metrics = {
-        "test_accuracy": {"last": accuracies[-1], "best": max(accuracies)},
-        "accuracy_per_moment": history.per_moment,
-        "accuracy_per_epoch": accuracies,
-        "loss_per_epoch": history.train_loss,
-        "seconds": seconds,
-        "device": str(trainer.strategy.root_device),
-        "seed": settings.seed,
-        "settings": settings.model_dump(mode="json"),
-        "data": {
-            "name": data.name,
-            "train": len(data.train.labels),
-            "test": len(data.test.labels),
-            "input_shape": list(data.input_shape),
-        },
-        "versions": {
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "lightning": version("pytorch-lightning"),
-        },
-    }
-    plot_curves(metrics, run_directory / CURVES)
-    write_text(run_directory / METRICS, json.dumps(metrics, indent=2) + "\n")
-    return TrainingResult(run_directory, metrics)
 
 
-def _check_resumable(settings: TrainSettings, last: Path) -> None:
-    """Refuse to continue with other settings than the run began with; only epochs may change."""
-    before, now = load_checkpoint(last).settings.model_dump(), settings.model_dump()
-    problems = [
-        Problem(
-            "", f"a resumed run must keep '{name}' at {before[name]}", f"{now[name]} is asked for"
-        )
-        for name in before
-        if name != "epochs" and before[name] != now[name]
-    ]
-    raise_all(OptionError, problems)
-
-
-def _check_shapes(data: DataSet, settings: TrainSettings) -> None:
-    problems: list[Problem] = []
-    steps = data.train.images.shape[1]
-    if steps not in (1, settings.timesteps):
-        problems.append(
+def _check_tensorboard(settings: TrainSettings) -> None:
+    if settings.running.tensorboard and find_spec("tensorboard") is None:
+        raise MissingDependencyError(
             Problem(
                 "",
-                f"'{data.name}' has {steps} frames a sample",
-                f"{settings.timesteps} steps are asked for",
-                f"use --timesteps {steps}",
+                "running.tensorboard needs the package tensorboard",
+                "it is not installed",
+                "pip install 'neurocompile[tensorboard]'",
             )
         )
-    _, *size = data.input_shape
-    network = settings.network
-    stages = network.stages if isinstance(network, Convolutional) else ()
-    for number, stage in enumerate(stages, start=1):
-        if any(extent % stage.pool for extent in size):
-            problems.append(
-                Problem(
-                    f"pool{number}",
-                    f"needs an image that it divides by {stage.pool}",
-                    f"it gets {size[0]} x {size[1]}",
-                    "crop or resize the images, or leave out a pool with --config",
-                )
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Raise `OptionError` if torch.compile does not work here, before it fails in the first step."""
+    try:
+        torch.compile(lambda x: x * 2 + 1)(torch.ones(4, device=device))
+    except Exception as error:  # its parts raise errors of many kinds, some without a common base
+        reason = str(error).strip().split("\n", 1)[0][:200]
+        raise OptionError(
+            Problem(
+                "",
+                "running.compile needs a compiler that torch.compile can use",
+                f"it fails on {device} ({reason})",
+                "install a C++ compiler, or leave running.compile out",
             )
-            break
-        size = [extent // stage.pool for extent in size]
+        ) from error
+
+
+def _continued(settings: TrainSettings, before: TrainSettings, told: dict[str, Any]) -> History:
+    """Return the history of the run that is resumed; refuse other settings than it began with."""
+    history = History.from_json(told)
+    old, new = _flat(before.model_dump(mode="json")), _flat(settings.model_dump(mode="json"))
+    started = history.epochs[-1].phase
+    problems = [
+        Problem(
+            "",
+            f"a resumed run must keep '{name}' at {old.get(name)}",
+            f"{new.get(name)} is asked for",
+        )
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+        and (started > 0 or name != "epochs")
+        and not name.startswith(tuple(f"{free}." for free in MAY_CHANGE))
+        and name not in MAY_CHANGE[1:]
+    ]
+    raise_all(OptionError, problems)
+    return history
+
+
+def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{before}{name}."))
+        else:
+            flat[f"{before}{name}"] = value
+    return flat
+
+
+def _data_sets(settings: TrainSettings) -> list[DataSet]:
+    """Return the data of each phase, in its number of steps; raises `DataError` where a network cannot take it."""
+    made: dict[int, DataSet] = {}
+    problems: dict[Problem, None] = {}
+    data = []
+    for phase in settings.all_phases():
+        steps = phase.timesteps
+        assert steps is not None  # the settings leave nothing open
+        if steps not in made:
+            options = DataOptions.from_settings(settings.model_dump(mode="json"), steps)
+            made[steps] = load_data_set(settings.data, options)
+        chosen = made[steps]
+        data.append(chosen)
+        if chosen.steps not in (1, steps):
+            problem = Problem(
+                "",
+                f"'{chosen.name}' has {chosen.steps} frames a sample",
+                f"{steps} steps are asked for",
+                f"use --timesteps {chosen.steps}",
+            )
+            problems[problem] = None
+        problems.update(dict.fromkeys(check_shapes(settings, chosen.input_shape)))
     raise_all(DataError, problems)
-
-
-def _loader(images: Images, settings: TrainSettings, *, shuffle: bool) -> DataLoader[Any]:
-    return DataLoader(
-        TensorDataset(torch.from_numpy(images.images), torch.from_numpy(images.labels)),
-        batch_size=settings.batch_size if shuffle else 256,
-        shuffle=shuffle,
-        generator=torch.Generator().manual_seed(settings.seed),
-    )
+    return data
 
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Silence hints about worker counts and hardware; errors and progress stay."""
-    loggers = [logging.getLogger("pytorch_lightning"), logging.getLogger("lightning.fabric")]
+    names = ("pytorch_lightning", "lightning.fabric", "lightning_fabric")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

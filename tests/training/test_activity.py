@@ -26,7 +26,7 @@ def test_dead_and_saturated_neurons_are_named_channels_first() -> None:
 
     assert layers[0].to_json()["dead"] == {"count": 5, "channels": [0], "neurons": [[1, 0, 1]]}
     assert layers[0].to_json()["saturated"] == {"count": 1, "channels": [], "neurons": [[1, 1, 0]]}
-    assert remarks(layers) == [
+    assert remarks([layer.to_json() for layer in layers]) == [
         "lif1: 5 of 8 neurons never fired (all of channel 0; 1/0/1)",
         "lif1: 1 of 8 neurons always fired (1/1/0)",
     ]
@@ -38,12 +38,14 @@ def test_a_neuron_that_missed_one_step_of_one_sample_is_not_saturated() -> None:
     (layer,) = activity_of({"lif1": counts}, samples=5)
 
     assert not layer.saturated.any()
-    assert remarks((layer,)) == []
+    assert remarks([layer.to_json()]) == []
 
 
 def test_long_lists_of_neurons_are_cut() -> None:
     counts = np.zeros((1, 20), int)
 
-    assert remarks(activity_of({"lif1": counts}, samples=1)) == [
+    (layer,) = activity_of({"lif1": counts}, samples=1)
+
+    assert remarks([layer.to_json()]) == [
         "lif1: 20 of 20 neurons never fired (0, 1, 2, 3, 4, 5, 6, 7, ...)"
     ]

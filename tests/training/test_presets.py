@@ -82,6 +82,7 @@ def test_the_published_number_is_printed_before_and_after() -> None:
         "seconds": 12.3,
         "device": "cuda:0",
         "settings": settings.model_dump(mode="json"),
+        "layers": [],
     }
 
     before, after = opening(settings), closing(metrics)
