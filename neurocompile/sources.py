@@ -185,6 +185,36 @@ def need_torch(what: str) -> None:
     del torch
 
 
+def need_lightning(what: str) -> None:
+    """
+    Raise `MissingDependencyError` unless PyTorch Lightning, which `what` needs, can be imported.
+
+    Lightning imports a torchvision that it finds; one that was built for another PyTorch breaks both.
+    """
+    need_torch(what)
+    try:
+        import pytorch_lightning
+    except ImportError as error:
+        raise MissingDependencyError(
+            Problem(
+                "",
+                f"{what} needs PyTorch Lightning",
+                f"it cannot be imported ({error})",
+                "pip install 'neurocompile[train]'",
+            )
+        ) from error
+    except RuntimeError as error:
+        raise MissingDependencyError(
+            Problem(
+                "",
+                f"{what} needs PyTorch Lightning",
+                f"a package that it imports does not fit PyTorch ({error})",
+                "install torch and torchvision from the same index, or remove torchvision",
+            )
+        ) from error
+    del pytorch_lightning
+
+
 def _read_checkpoint(path: Path) -> Read:
     need_torch("reading a checkpoint")
     from neurocompile.frontend.from_checkpoint import from_checkpoint

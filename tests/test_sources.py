@@ -20,6 +20,7 @@ from neurocompile.cli import main
 from neurocompile.data import InputRange, Samples
 from neurocompile.errors import (
     DataError,
+    MissingDependencyError,
     NirFormatError,
     OptionError,
     ProgramFormatError,
@@ -30,6 +31,7 @@ from neurocompile.frontend.from_netx import from_netx
 from neurocompile.frontend.network_to_nir import identical, network_to_nir
 from neurocompile.program import GRAPH, Program
 from neurocompile.reference import simulate
+from neurocompile.sources import need_lightning
 from neurocompile.training.neurons import LIF
 from neurocompile.verification import folded_network
 
@@ -280,3 +282,27 @@ def test_files_are_read_without_torch(net: Path, tmp_path: Path) -> None:
     )
 
     assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "text"),
+    [
+        (ModuleNotFoundError("No module named 'pytorch_lightning'"), "pip install 'neurocompile"),
+        (RuntimeError("operator torchvision::nms does not exist"), "or remove torchvision"),
+    ],
+)
+def test_a_lightning_that_cannot_be_imported_is_told(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, text: str
+) -> None:
+    class Refusing:
+        def find_spec(self, name: str, *_others: object) -> None:
+            if name == "pytorch_lightning":
+                raise raised
+
+    monkeypatch.delitem(sys.modules, "pytorch_lightning", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Refusing(), *sys.meta_path])
+
+    with pytest.raises(MissingDependencyError, match="training needs PyTorch Lightning") as told:
+        need_lightning("training")
+
+    assert text in str(told.value)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from neurocompile.errors import OptionError, Problem
 from neurocompile.training.presets import PRESETS
@@ -21,8 +21,17 @@ else:
     import tomli as tomllib
 
 
+MOST_NEURONS = 1 << 24  # of one dense layer
+MOST_STEPS = 1 << 20
+MOST_WIDTH = 64.0
+
+Blocks = Annotated[int, Field(gt=0, le=64)]  # of one stage
+Steps = Annotated[int, Field(gt=0, le=MOST_STEPS)]
+
+
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # infinity is no JSON: what a run stores of it could not be read again
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class StageSettings(_Settings):
@@ -51,13 +60,13 @@ class Dense(_Settings):
     """Hidden layers of LIF neurons, then a linear read-out; no batch norm."""
 
     name: Literal["dense"]
-    hidden: tuple[int, ...] = Field(min_length=1)
+    hidden: tuple[Annotated[int, Field(gt=0, le=MOST_NEURONS)], ...] = Field(min_length=1)
 
 
 class _Scaled(_Settings):
     """A published network; `width` scales the channels of all layers (1: as published)."""
 
-    width: float = Field(default=1.0, gt=0)
+    width: float = Field(default=1.0, gt=0, le=MOST_WIDTH)
 
 
 class Snn5(_Scaled):
@@ -86,14 +95,14 @@ class SpikingResNet34(_Scaled):
 
     name: Literal["spiking-resnet34"]
     stem: Literal["maxpool", "stride"] = "stride"
-    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+    blocks: tuple[Blocks, Blocks, Blocks, Blocks] = (3, 4, 6, 3)
 
 
 class SewResNet34(_Scaled):
     """SEW-ResNet34 for ImageNet: shortcuts are added to the spikes."""
 
     name: Literal["sew-resnet34"]
-    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+    blocks: tuple[Blocks, Blocks, Blocks, Blocks] = (3, 4, 6, 3)
 
 
 class ResNet18Dvs(_Scaled):
@@ -283,12 +292,12 @@ class PhaseSettings(_Settings):
     """
     A phase after the first: weights and statistics are kept, the optimiser is new (TIT).
 
-    What is None is as in the first phase. With `weight_bits` the phase is quantisation-aware: its forward
+    `timesteps` and `weight_bits` that are None are those of the phase before, the rest those of the first. With `weight_bits` the phase is quantisation-aware: its forward
     pass uses the integers that `export --weight-bits` will emit.
     """
 
     epochs: int = Field(gt=0)
-    timesteps: int | None = Field(default=None, gt=0)
+    timesteps: Steps | None = None
     optimiser: Literal["adam", "adamw", "sgd"] | None = None
     learning_rate: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
@@ -310,7 +319,7 @@ class TrainSettings(_Settings):
     loss: LossSettings = LossSettings()
     two: TwoSettings | None = None
     start: str | None = None  # a run or checkpoint to take the weights from
-    timesteps: int = Field(default=4, gt=0)
+    timesteps: Steps = 4
     epochs: int = Field(gt=0)
     batch_size: int = Field(default=64, gt=0)
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
@@ -319,21 +328,56 @@ class TrainSettings(_Settings):
     momentum: float = Field(default=0.9, ge=0, lt=1)  # of sgd
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: int = Field(default=0, ge=0)
+    weight_bits: int | None = Field(default=None, ge=2, le=8)  # of the first phase, after a `start`
     phases: tuple[PhaseSettings, ...] = ()
     running: RunningSettings = RunningSettings()
     seed: int = Field(default=0, ge=0, lt=2**32)
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> TrainSettings:
+        """Refuse settings that would do nothing beside others."""
+        neuron, surrogate = self.neuron, self.surrogate
+        problems = []
+        if neuron.learn_tau and (neuron.kind == "if" or neuron.tau == 1):
+            problems.append("neuron.learn_tau needs a leak below 1 to start from")
+        if self.weight_bits is not None and self.start is None:
+            problems.append("weight_bits needs a trained network to round: name its run with start")
+        adapts = surrogate.name == "dspike" and surrogate.adapt is not None
+        if neuron.activation == "sigmoid":
+            without = {
+                "neuron.learn_tau": neuron.learn_tau,
+                "neuron.detach_reset": neuron.detach_reset,
+                "mask": self.mask is not None,
+                "surrogate.adapt": adapts,
+            }
+            found = ", ".join(name for name, given in without.items() if given)
+            if found:
+                problems.append(f"neuron.activation sigmoid has no surrogate and no {found}")
+        if surrogate.name == "dspike" and surrogate.adapt is not None:
+            limits = surrogate.adapt
+            if not limits.minimum <= surrogate.temperature <= limits.maximum:
+                problems.append(
+                    f"surrogate.temperature must lie from surrogate.adapt.minimum, {limits.minimum:g}, to "
+                    f"surrogate.adapt.maximum, {limits.maximum:g}; it is {surrogate.temperature:g}"
+                )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
     def all_phases(self) -> tuple[PhaseSettings, ...]:
         """Return the first phase and those after it, with nothing left open but `weight_bits`."""
-        first = {
-            "epochs": self.epochs,
+        first: dict[str, Any] = {
             "timesteps": self.timesteps,
             "optimiser": self.optimiser,
             "learning_rate": self.learning_rate,
             "weight_decay": self.weight_decay,
         }
-        later = (phase.model_dump(exclude_none=True) for phase in self.phases)
-        return tuple(PhaseSettings(**{**first, **phase}) for phase in ({}, *later))
+        made = [PhaseSettings(**first, epochs=self.epochs, weight_bits=self.weight_bits)]
+        for phase in self.phases:
+            before = {"timesteps": made[-1].timesteps, "weight_bits": made[-1].weight_bits}
+            given = phase.model_dump(exclude_none=True)
+            made.append(PhaseSettings(**{**first, **before, **given}))
+        return tuple(made)
 
 
 def resolve(
@@ -347,20 +391,33 @@ def resolve(
     Return the settings of a preset or a TOML or JSON file, with `key=value` overrides on top.
 
     Dots reach inwards (`neuron.tau=0.25`). A new `name` of a network or surrogate drops what belonged to
-    the old one. `settings` that are not None win over everything. Raises `OptionError` with every key
+    the old one, wherever it stands among the overrides. `settings` that are not None win over everything. Raises `OptionError` with every key
     that is unknown or has an impossible value.
     """
     if preset is not None and config is not None:
         raise OptionError("give either a preset or a configuration file, not both")
     values = _read(config) if config else _preset(preset or "digits")
-    assignments = [_parsed(override) for override in overrides]
-    for key, value in sorted(assignments, key=lambda pair: not pair[0].endswith(".name")):
+    for key, value in _in_order([_parsed(override) for override in overrides]):
         _assign(values, key, value)
     values.update({key: value for key, value in settings.items() if value is not None})
     try:
         return TrainSettings.model_validate(values)
     except ValidationError as error:
         raise OptionError(*map(_problem_of, error.errors())) from error
+
+
+def _in_order(assignments: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Return assignments as they are made: whole tables, then names, then what belongs to these."""
+
+    def rank(assignment: tuple[str, Any]) -> int:
+        key, _ = assignment
+        if key == "preset":
+            raise OptionError(
+                Problem("", "--set cannot choose a preset", remedy="give its name to --preset")
+            )
+        return 0 if "." not in key else 1 if key in RENAMING else 2
+
+    return sorted(assignments, key=rank)
 
 
 def _preset(name: str) -> dict[str, Any]:
@@ -400,11 +457,11 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     for name in outer:
         inner = values.get(name)
         if inner is None:
-            inner = values[name] = {}
+            inner = values[name] = {"name": "triangle"} if name == "surrogate" else {}
         if not isinstance(inner, dict):
             raise OptionError(Problem("", f"--set {key}: '{name}' has no settings of its own"))
         values = inner
-    if key in ("network.name", "surrogate.name") and values.get("name") != value:
+    if key in RENAMING and values.get("name") != value:
         values.clear()
     values[last] = value
 
@@ -421,6 +478,8 @@ def _problem_of(error: Any) -> Problem:
         names = [name for setting, name in _NAMED_MODELS if setting == key]
         need = f"setting '{key}.name' is {name!r}"
         return Problem("", need, remedy=f"choose from {', '.join(names)}")
+    if not place:  # settings that do not fit together
+        return Problem("", error["msg"].removeprefix("Value error, "))
     if error["type"] != "extra_forbidden":
         return Problem("", f"setting '{key}' is {error['input']!r}", remedy=error["msg"])
     known = list(_known_keys(TrainSettings))
@@ -450,6 +509,8 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> dict[str, None]:
             keys |= _known_keys(inner, f"{prefix}{name}.")
     return keys
 
+
+RENAMING = ("network.name", "surrogate.name")  # which other settings there are depends on them
 
 # The settings that a network or surrogate of a name has, by both.
 _NAMED_MODELS = {

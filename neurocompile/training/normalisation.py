@@ -53,10 +53,13 @@ class ScaledBatchNorm2d(nn.BatchNorm2d):
         stored = (self.running_mean, self.running_var)
         mean, variance = stored if tracks or not self.training else (None, None)
         weight = scale_of(self)
+        share = self.momentum
+        if share is None:  # the mean over all batches, as in PyTorch
+            share = 1 / float(self.num_batches_tracked or 1)
         if tracks and self.synchronised and processes() > 1:
-            return _synchronised(input, weight, self.bias, stored, self.eps, self.momentum)
+            return _synchronised(input, weight, self.bias, stored, self.eps, share)
         return functional.batch_norm(
-            input, mean, variance, weight, self.bias, self.training, self.momentum or 0.0, self.eps
+            input, mean, variance, weight, self.bias, self.training, share, self.eps
         )
 
     def extra_repr(self) -> str:
@@ -150,12 +153,11 @@ def _synchronised(
     bias: Tensor,
     stored: tuple[Tensor | None, Tensor | None],
     eps: float,
-    momentum: float | None,
+    momentum: float,
 ) -> Tensor:
     mean, variance = stored
     assert mean is not None
     assert variance is not None
-    assert momentum is not None
     result: Tensor
     if x.is_cuda:
         group, count = distributed.group.WORLD, processes()

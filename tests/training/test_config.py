@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from neurocompile.errors import OptionError
-from neurocompile.training.config import Convolutional, resolve
+from neurocompile.training.config import Convolutional, Snn5, Triangle, resolve
 
 
 def test_the_preset_is_tet() -> None:
@@ -30,6 +30,39 @@ def test_overrides_reach_inwards_and_arguments_win() -> None:
     assert settings.neuron.tau == 0.25
     assert settings.epochs == 5
     assert settings.data == "mine.npz"
+
+
+def test_names_come_before_what_belongs_to_them() -> None:
+    settings = resolve(
+        preset="digits",
+        overrides=[
+            "surrogate.steepness=3",
+            "surrogate.name=arctan",
+            'network={"name":"dense","hidden":[8]}',
+            "network.name=snn5",
+            "network.width=0.5",
+        ],
+    )
+
+    assert (settings.surrogate.name, settings.surrogate.steepness) == ("arctan", 3)  # type: ignore[union-attr]
+    assert settings.network == Snn5(name="snn5", width=0.5)
+
+
+def test_the_usual_surrogate_needs_no_name() -> None:
+    settings = resolve(preset="digits", overrides=["surrogate.width=0.5"])
+
+    assert settings.surrogate == Triangle(name="triangle", width=0.5)
+
+
+def test_later_phases_go_on_with_the_steps_and_bits_before_them() -> None:
+    settings = resolve(
+        preset="digits",
+        overrides=['phases=[{"epochs":1,"timesteps":8},{"epochs":2,"weight_bits":4},{"epochs":3}]'],
+    )
+
+    assert [(phase.timesteps, phase.weight_bits) for phase in settings.all_phases()] == [
+        (4, None), (8, None), (8, 4), (8, 4),
+    ]  # fmt: skip
 
 
 def test_resolved_settings_are_a_configuration_file_again(tmp_path: Path) -> None:
@@ -77,6 +110,28 @@ def test_all_mistakes_are_told_with_the_nearest_names() -> None:
         (
             {"preset": "digits", "overrides": ["surrogate.name=arctan", "surrogate.width=2"]},
             "there is no setting 'surrogate.width': did you mean surrogate.name, surrogate.steepness",
+        ),
+        ({"preset": "digits", "overrides": ["preset=mnist5k"]}, "give its name to --preset"),
+        ({"preset": "digits", "overrides": ["weight_bits=4"]}, "name its run with start"),
+        ({"preset": "digits", "overrides": ["neuron.threshold=Infinity"]}, "a finite number"),
+        (
+            {"preset": "digits", "overrides": ['network={"name":"dense","hidden":[8,0]}']},
+            "setting 'network.hidden.1' is 0",
+        ),
+        (
+            {"preset": "digits", "overrides": ["neuron.activation=sigmoid", 'mask={"final":1}']},
+            r"^neuron.activation sigmoid has no surrogate and no mask$",
+        ),
+        (
+            {"preset": "digits", "overrides": ["neuron.kind=if", "neuron.learn_tau=true"]},
+            "neuron.learn_tau needs a leak below 1",
+        ),
+        (
+            {
+                "preset": "digits",
+                "overrides": ['surrogate={"name":"dspike","temperature":9,"adapt":{}}'],
+            },
+            "surrogate.temperature must lie from surrogate.adapt.minimum, 1, to",
         ),
         ({"preset": "digits", "overrides": ["epochs"]}, "--set needs key=value, got 'epochs'"),
         ({"config": Path("none.toml")}, "cannot read the configuration 'none.toml'"),
