@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from neurocompile import target as targets
 from neurocompile.atomic import check_writable
 from neurocompile.checks.check_source import Check, check_source
 from neurocompile.data import (
-    DATA_DIRECTORY,
     DataOptions,
     InputRange,
     Samples,
@@ -32,7 +30,7 @@ from neurocompile.passes.quantise import FirstLayer, Membranes
 from neurocompile.passes.share_sums import Sums
 from neurocompile.pipeline import CompileOptions, Observe, compile_network
 from neurocompile.program import GRAPH, Program, load
-from neurocompile.sources import Read, Source, need_torch, source_of
+from neurocompile.sources import Read, Source, need_lightning, source_of
 from neurocompile.validation import CALIBRATION_SAMPLES
 from neurocompile.verification import ProgressOf, Report, verify_program
 
@@ -59,23 +57,22 @@ def train(
     Train a network into the run directory `output` and return its metrics.
 
     `settings` are fields of `TrainSettings` (data, epochs, timesteps, seed, ...); `overrides` are
-    "key=value" strings that reach nested ones. A run that is resumed has its own, unless a preset or a
-    configuration is given. `announce` is called with what was resolved, before the run starts. Needs the
+    "key=value" strings that reach nested ones. A run that is resumed has its own, with these on top; a
+    preset or configuration must agree with them. `announce` is called with what was resolved, before the run starts. Needs the
     `train` extra.
     """
-    need_torch("training")
-    from neurocompile.training.checkpoint import SETTINGS
+    need_lightning("training")
     from neurocompile.training.config import resolve
+    from neurocompile.training.train import settings_to_resume
     from neurocompile.training.train import train as run_training
 
-    if resume and preset is None and config is None and Path(output, SETTINGS).is_file():
-        config = Path(output, SETTINGS)
-    resolved = resolve(
-        preset=preset,
-        config=None if config is None else Path(config),
-        overrides=overrides,
+    asked: dict[str, Any] = {
+        "preset": preset,
+        "config": None if config is None else Path(config),
+        "overrides": overrides,
         **settings,
-    )
+    }
+    resolved = settings_to_resume(Path(output), **asked) if resume else resolve(**asked)
     return run_training(resolved, Path(output), resume=resume, progress=progress, announce=announce)
 
 
@@ -90,10 +87,10 @@ def evaluate(
     """
     Return how a trained network does with 1 to `steps` steps, and what its neurons do meanwhile.
 
-    `source` is a run directory or checkpoint; `data` and `steps` are those of its training if not given,
-    and `samples` takes the first ones only. Needs the `train` extra.
+    `source` is a run directory or checkpoint; `data` (a data set, or an .npz file of inputs and labels) and
+    `steps` are those of its training if not given, and `samples` takes the first ones only. Needs the `train` extra.
     """
-    need_torch("evaluation")
+    need_lightning("evaluation")
     from neurocompile.training.evaluation import evaluate as evaluate_network
 
     return evaluate_network(
@@ -176,7 +173,7 @@ def export(
         facts={
             "source": {"kind": opened.kind, "name": opened.name},
             "import": {"options": choices.to_json(), "inferred": dict(read.imported.inferred)},
-            **read.facts,
+            **_without_places(read.facts),
             **facts_of(weights),
             **program.facts,
             "notes": [*program.facts["notes"], *remarks_on(weights)],
@@ -262,7 +259,7 @@ def verify(
     Compare all stages of `program` on `data`, spike by spike, and return the report.
 
     `samples` takes the first ones only. A data set by name is read as the network was trained on it, from
-    the directory in NEUROCOMPILE_DATA if that is set. The report says whether anything failed; nothing is
+    the directory in NEUROCOMPILE_DATA, else ./data: programs do not say where data were. The report says whether anything failed; nothing is
     raised for spikes that differ.
     """
     opened = program if isinstance(program, Program) else load(program)
@@ -352,9 +349,20 @@ def _data_options(facts: Mapping[str, Any]) -> DataOptions:
     if "reference" not in facts:
         return DataOptions()
     try:
-        options = DataOptions.from_settings(facts["reference"]["settings"])
+        reference = facts["reference"]
+        options = DataOptions.from_settings(reference["settings"], phase=reference.get("phase"))
     except (KeyError, TypeError, AttributeError) as error:
         raise ProgramFormatError(
             Problem("", f"the program's training settings are damaged ({error!r})")
         ) from error
-    return replace(options, root=None) if os.environ.get(DATA_DIRECTORY) else options
+    return options.where_data_are_now()
+
+
+def _without_places(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `facts` of a source without what lies elsewhere on this machine: programs move."""
+    if "reference" not in facts:
+        return dict(facts)
+    reference = facts["reference"]
+    settings = {**reference["settings"], "start": None}
+    settings["input"] = {**settings["input"], "root": None}
+    return {**facts, "reference": {**reference, "settings": settings}}

@@ -20,9 +20,9 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def check_writable(path: Path, *, directory: bool = False) -> None:
+def check_writable(path: Path, *, directory: bool = False, option: str = "-o") -> None:
     """
-    Raise `OptionError` unless `path` can be written, as a file or as a directory.
+    Raise `OptionError` unless `path` can be written, as a file or as a directory that `option` names.
 
     Asked before anything long is started; nothing is created.
     """
@@ -43,7 +43,7 @@ def check_writable(path: Path, *, directory: bool = False) -> None:
                 "",
                 f"the {what} '{path}' cannot be written",
                 problem,
-                "choose another place with -o",
+                f"choose another place with {option}",
             )
             if directory
             else Problem("", f"the {what} '{path}' cannot be written", problem)

@@ -98,7 +98,7 @@ neurocompile train --preset digits -o runs/digits
 neurocompile train --preset digits --seed 1 --set neuron.tau=0.25 -o runs/leaky
 neurocompile train --preset digits --data mine.npz --epochs 60 -o runs/mine
 neurocompile train --preset cifar10-resnet19-tet --set input.root=/data -o runs/cifar10
-neurocompile train --preset digits -o runs/digits --resume
+neurocompile train -o runs/digits --resume
 """
     )
 )
@@ -107,8 +107,10 @@ neurocompile train --preset digits -o runs/digits --resume
 @click.option(
     "--data", help="A data set by name, or an .npz file with x_train, y_train, x_test, y_test."
 )
-@click.option("--epochs", type=int)
-@click.option("--timesteps", type=int, help="Steps that each sample is shown for.")
+@click.option("--epochs", type=int, help="Of the first phase.")
+@click.option(
+    "--timesteps", type=int, help="Steps that each sample is shown for, in the first phase."
+)
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override any setting."
 )
@@ -181,7 +183,10 @@ def evaluate(
         check_writable(json_file)
     if directory is not None:
         need_matplotlib()
-        check_writable(directory, directory=True)
+        check_writable(directory, directory=True, option="--report")
+        from neurocompile.training.figures import check_no_run
+
+        check_no_run(directory)
     with _progress() as progress_of:
         found = api.evaluate(
             source, data=data, steps=steps, samples=samples, progress=progress_of("torch")
@@ -495,7 +500,7 @@ def verify(
         check_writable(json_file)
     if directory is not None:
         need_matplotlib()
-        check_writable(directory, directory=True)
+        check_writable(directory, directory=True, option="--report")
     with _progress() as progress_of, load(program) as loaded:
         report = api.verify(
             loaded,

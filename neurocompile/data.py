@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,7 +30,10 @@ Inputs = NDArray[Any] | Mapping[str, NDArray[Any]]
 
 SEVERAL = "input/"  # before an input's name in files for networks with several
 DATA_DIRECTORY = "NEUROCOMPILE_DATA"  # the environment's name for it
-MOST_CLASSES = 1 << 20
+MOST_LABELS = 1 << 20
+MOST_CLASSES = (
+    1 << 13
+)  # of a data set: which is taken for which is counted in 8 bytes for each pair
 MOST_VALUES = 1 << 31  # of samples that are in memory at once: 8 GiB
 
 
@@ -116,14 +120,22 @@ class DataOptions:
         """The directory of data sets that are files."""
         return self.root or Path(os.environ.get(DATA_DIRECTORY) or "data")
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], steps: int | None = None) -> DataOptions:
-        """
-        Return the options of training `settings` (as JSON), with the `steps` of one of their phases.
+    def where_data_are_now(self) -> DataOptions:
+        """Return them for data that may have moved since: NEUROCOMPILE_DATA wins, if it is set."""
+        return replace(self, root=None) if os.environ.get(DATA_DIRECTORY) else self
 
-        Where `steps` is None they are those of the last phase, as the trained network wants them.
+    @classmethod
+    def from_settings(
+        cls, settings: Mapping[str, Any], steps: int | None = None, phase: int | None = None
+    ) -> DataOptions:
         """
-        last = [phase.get("timesteps") for phase in reversed(settings.get("phases", ()))]
+        Return the options of training `settings` (as JSON), for `steps` steps.
+
+        Where `steps` is None they are those of `phase`, from 0, or of the last phase. A phase that says
+        nothing of them has as many as the one before.
+        """
+        later = [after.get("timesteps") for after in settings.get("phases", ())]
+        last = reversed(later if phase is None else later[:phase])
         given = settings.get("input", {})
         names = ("split_by", "binary", "resize", "size")
         return cls(
@@ -232,16 +244,57 @@ def load_data_set(name: str, options: DataOptions = DataOptions()) -> DataSet:
     from neurocompile.datasets.npz import load_npz
 
     if name in LOADERS:
-        return LOADERS[name](name, options)
-    if Path(name).suffix == ".npz":
-        return load_npz(Path(name))
-    raise DataError(
-        Problem(
-            "",
-            f"there is no data set '{name}'",
-            remedy=f"use {', '.join(LOADERS)} or the path of an .npz file",
+        found = LOADERS[name](name, options)
+    elif Path(name).suffix == ".npz":
+        found = load_npz(Path(name))
+    else:
+        raise DataError(
+            Problem(
+                "",
+                f"there is no data set '{name}'",
+                remedy=f"use {', '.join(LOADERS)} or the path of an .npz file",
+            )
         )
+    if found.classes > MOST_CLASSES:
+        raise DataError(
+            Problem(
+                "", f"a data set can have {MOST_CLASSES} classes", f"'{name}' has {found.classes}"
+            )
+        )
+    return found
+
+
+def named_split(data: str) -> tuple[str, SplitName]:
+    """
+    Return the data set that DATA names, and its split: the test split if none is named.
+
+    The path of an .npz file may have colons of its own. Raises `DataError` for another split.
+    """
+    name, colon, split = data.rpartition(":")
+    if not colon or Path(data).suffix == ".npz":
+        return data, "test"
+    if split == "train":
+        return name, "train"
+    if split in ("", "test"):
+        return name, "test"
+    raise DataError(
+        Problem("", f"'{name}' has no split '{split}'", remedy="use ':train' or ':test'")
     )
+
+
+def is_input_file(data: str) -> bool:
+    """Return whether DATA is an .npz file of inputs, and not a data set; only its names are read."""
+    if Path(data).suffix != ".npz":
+        return False
+    try:
+        with ZipFile(data) as archive:
+            return _holds_inputs(name.removesuffix(".npy") for name in archive.namelist())
+    except (OSError, BadZipFile, ValueError, NotImplementedError):
+        return False  # whoever reads it says what is wrong
+
+
+def _holds_inputs(names: Iterable[str]) -> bool:
+    return any(name == "input" or name.startswith(SEVERAL) for name in names)
 
 
 def load_samples(
@@ -257,19 +310,14 @@ def load_samples(
     inputs, and perhaps `label`; or it is a training file, of which the test half is taken. With `count`
     only that many are read, the first ones.
     """
-    name, _, split = data.partition(":")
     path = Path(data)
     if path.suffix == ".npz":
         arrays = read_npz(path)
-        if any(name == "input" or name.startswith(SEVERAL) for name in arrays):
+        if _holds_inputs(arrays):
             samples = _samples_of(path, arrays)
             return samples if count is None else samples.first(count)
-        name, split = data, "test"
+    name, split = named_split(data)
     data_set = load_data_set(name, options)
-    if split not in ("", "test", "train"):
-        raise DataError(
-            Problem("", f"'{name}' has no split '{split}'", remedy="use ':train' or ':test'")
-        )
     chosen = data_set.train if split == "train" else data_set.test
     count = len(chosen) if count is None else min(count, len(chosen))
     values = count * data_set.steps * math.prod(data_set.input_shape)
@@ -304,7 +352,7 @@ def range_of(
             )
         )
     if "input" not in arrays:
-        data_set = load_data_set(data.partition(":")[0] if path.suffix != ".npz" else data, options)
+        data_set = load_data_set(named_split(data)[0], options)
         return data_set.input_range, data_set.input_shape
     inputs = load_samples(data).inputs
     assert isinstance(inputs, np.ndarray)  # it has 'input'
@@ -332,12 +380,17 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def check_finite(what: str, values: NDArray[Any]) -> list[Problem]:
-    """Return a problem if `values` are not numbers, or not all of them finite."""
+    """Return a problem if `values` are not numbers, or not all of them finite as float32."""
     if values.dtype.kind not in "biuf":
         return [Problem("", f"{what} must be numbers", f"has type {values.dtype}")]
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        count = int((~np.isfinite(values)).sum())
-        return [Problem("", f"{what} must be finite", f"{count} values are NaN or infinite")]
+    if values.dtype.kind != "f":
+        return []
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(values.astype(np.float32))
+    if not finite.all():
+        large = "" if np.array_equal(finite, np.isfinite(values)) else " as float32"
+        have = f"{int((~finite).sum())} values are NaN or infinite{large}"
+        return [Problem("", f"{what} must be finite", have)]
     return []
 
 
@@ -346,7 +399,7 @@ def problems_of_labels(what: str, labels: NDArray[Any], count: int) -> list[Prob
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
         have = f"it is {labels.dtype} of shape {labels.shape}"
         return [Problem("", f"{what} must be {count} integers", have)]
-    if labels.size == 0 or labels.min() < 0 or labels.max() >= MOST_CLASSES:
+    if labels.size == 0 or labels.min() < 0 or labels.max() >= MOST_LABELS:
         reach = (
             f"they reach from {labels.min()} to {labels.max()}" if labels.size else "there are none"
         )

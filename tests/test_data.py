@@ -248,3 +248,45 @@ def test_inputs_by_name_are_read_from_files(tmp_path: Path) -> None:
     assert not isinstance(inputs, np.ndarray)
     assert list(inputs) == ["x", "a/b"]
     assert inputs["a/b"].dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint8])
+@pytest.mark.parametrize("shape", [(2, 0, 8), (2, 3, 0, 4, 4), (2, 0, 1, 4, 4), ()])
+def test_images_without_pixels_are_refused(
+    tmp_path: Path, shape: tuple[int, ...], kind: type
+) -> None:
+    images: NDArray[Any] = np.zeros(shape, kind)
+    labels = np.arange(2)
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+
+    with pytest.raises(DataError, match=r"x_test of .* must be \(N, H, W\), .* it has shape"):
+        load_data_set(str(tmp_path / "x.npz"))
+
+
+def test_values_that_float32_cannot_hold_are_refused(tmp_path: Path) -> None:
+    images = np.array([[[0.0, 1e300]]])
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=[0], x_test=images, y_test=[0])
+    np.savez(tmp_path / "in.npz", input=images)
+
+    for name in ("x.npz", "in.npz"):
+        with pytest.raises(DataError, match="must be finite, but 1 values .* infinite as float32"):
+            load_samples(str(tmp_path / name))
+
+
+def test_more_classes_than_can_be_counted_by_pairs_are_refused(tmp_path: Path) -> None:
+    images = np.zeros((1, 2, 2))
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=[100_000], x_test=images, y_test=[0])
+
+    with pytest.raises(DataError, match="a data set can have 8192 classes, but .* has 100001"):
+        load_data_set(str(tmp_path / "x.npz"))
+
+
+def test_names_of_files_may_hold_colons(tmp_path: Path) -> None:
+    path = str(tmp_path / "a:b.npz")
+    np.savez(
+        path, x_train=np.ones((1, 2, 2)), y_train=[0], x_test=np.zeros((2, 2, 2)), y_test=[0, 1]
+    )
+
+    assert len(load_samples(path).inputs) == 2
+    assert len(load_samples(f"{path}:train").inputs) == 1
+    assert range_of(f"{path}:train")[1] == (1, 2, 2)

@@ -27,6 +27,7 @@ from rich.progress import track
 
 from neurocompile.atomic import replacing, write_text
 from neurocompile.data import Integer
+from neurocompile.errors import DataError, Problem
 
 FORMAT = 1
 FOLDER = "neurocompile-frames"
@@ -67,8 +68,30 @@ def cached_frames(
     Return the file of the frames of `recordings`, made by `frames_of` if it is not there, and its maximum.
 
     `parameters` are all that `frames_of` depends on but the recordings, below `root`; `shape` and `dtype`
-    are those of one recording's frames.
+    are those of one recording's frames. Raises `DataError` where no frames can be kept.
     """
+    try:
+        return _cached(root, name, parameters, recordings, frames_of, shape, np.dtype(dtype))
+    except OSError as error:
+        raise DataError(
+            Problem(
+                "",
+                f"the frames of '{name}' cannot be kept in '{_folder(root)}'",
+                str(error),
+                "make room there, or make it writable",
+            )
+        ) from error
+
+
+def _cached(
+    root: Path,
+    name: str,
+    parameters: Mapping[str, Any],
+    recordings: Sequence[Path],
+    frames_of: Callable[[Path], NDArray[Any]],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+) -> tuple[Path, int]:
     described = {"format": FORMAT, "name": name, **parameters}
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for recording in recordings:
@@ -80,12 +103,13 @@ def cached_frames(
     facts = path.with_suffix(".json")
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder / f".{name}.lock"):
-        if not _is_whole(path, (len(recordings), *shape), dtype) or not facts.is_file():
+        most = _stored_maximum(facts, dtype)
+        if most is None or not _is_whole(path, (len(recordings), *shape), dtype):
             for left in folder.glob(f".{path.name}.*"):  # by a process that was killed
                 left.unlink()
             most = _write(path, recordings, frames_of, shape, dtype)
             write_text(facts, json.dumps({**described, "maximum": most}, indent=2) + "\n")
-    return path, int(json.loads(facts.read_text(encoding="utf-8"))["maximum"])
+    return path, most
 
 
 def _write(
@@ -93,30 +117,44 @@ def _write(
     recordings: Sequence[Path],
     frames_of: Callable[[Path], NDArray[Any]],
     shape: tuple[int, ...],
-    dtype: DTypeLike,
+    dtype: np.dtype[Any],
 ) -> int:
     most = 0
+    whole = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": (len(recordings), *shape),
+    }
     console = Console(stderr=True)
     shown = track(
         recordings, f"frames of {path.stem}", console=console, disable=not sys.stderr.isatty()
     )
-    with replacing(path) as temporary:
-        frames = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.dtype(dtype), shape=(len(recordings), *shape)
-        )
-        for number, recording in enumerate(shown):
-            frames[number] = frames_of(recording)
-            most = max(most, int(frames[number].max()))
-        frames.flush()
+    # written, not mapped: where a disk is full, a mapped file ends the process without a word
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, whole)
+        for recording in shown:
+            frames = np.empty(shape, dtype)
+            frames[...] = frames_of(recording)
+            most = max(most, int(frames.max()))
+            stream.write(frames.tobytes())
     return most
 
 
-def _is_whole(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> bool:
+def _is_whole(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        found = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, TypeError, OverflowError, SyntaxError):
         return False
-    return bool(found.shape == shape and found.dtype == np.dtype(dtype))
+    return bool(found.shape == shape and found.dtype == dtype)
+
+
+def _stored_maximum(facts: Path, dtype: np.dtype[Any]) -> int | None:
+    """Return the maximum that `facts` tell of frames, None if they are missing or damaged."""
+    try:
+        most = json.loads(facts.read_text(encoding="utf-8"))["maximum"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return most if type(most) is int and 0 <= most <= np.iinfo(dtype).max else None
 
 
 def _folder(root: Path) -> Path:

@@ -64,7 +64,7 @@ def _problems(path: Path, arrays: dict[str, NDArray[Any]]) -> list[Problem]:
     for split in ("train", "test"):
         images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"]
         problems += check_finite(f"x_{split} of '{path}'", images)
-        if images.ndim not in (3, 4, 5):
+        if images.ndim not in (3, 4, 5) or 0 in images.shape[1:]:
             problems.append(
                 Problem(
                     "",
@@ -72,7 +72,8 @@ def _problems(path: Path, arrays: dict[str, NDArray[Any]]) -> list[Problem]:
                     f"it has shape {images.shape}",
                 )
             )
-        problems += problems_of_labels(f"y_{split} of '{path}'", labels, len(images))
+        count = len(images) if images.ndim else 0
+        problems += problems_of_labels(f"y_{split} of '{path}'", labels, count)
     if not problems and arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
         problems.append(
             Problem("", f"x_train and x_test of '{path}' must have one shape", "they have two")

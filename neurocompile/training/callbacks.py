@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from neurocompile.atomic import replacing
-from neurocompile.training.checkpoint import BEST, LAST
+from neurocompile.errors import Problem, TrainingError
+from neurocompile.training.checkpoint import BEST, LAST, LOGS
 from neurocompile.training.config import PhaseSettings, TrainSettings
 from neurocompile.training.evidence import shown
 from neurocompile.training.fdg import adapt_temperature
@@ -46,7 +48,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         del storage_options
-        with replacing(Path(path)) as temporary:
+        with writing(path), replacing(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
 
 
@@ -91,7 +93,7 @@ class Temperature(Callback):
         chosen, epoch = module.settings.surrogate, len(module.history.epochs)
         if batch_idx or chosen.name != "dspike" or chosen.adapt is None or module.dspike is None:
             return
-        if epoch % chosen.adapt.every or module.phase.weight_bits is not None:
+        if epoch % chosen.adapt.every or module.in_integers:
             return  # integers have no derivative that finite differences could find
         inputs, labels = batch
         temperature, _ = adapt_temperature(
@@ -132,7 +134,8 @@ class Records(Callback):
             trainer.save_checkpoint(self.run_directory / BEST)
         trainer.save_checkpoint(self.run_directory / LAST)
         if trainer.is_global_zero:
-            log_epoch(self.loggers, len(history.epochs), epoch)
+            with writing(self.run_directory / LOGS):
+                log_epoch(self.loggers, len(history.epochs), epoch)
         if history.stopped_early(epoch.phase, module.settings.running.early_stop):
             trainer.should_stop = True
 
@@ -306,6 +309,18 @@ def duration(seconds: float) -> str:
         if whole >= unit:
             return f"{whole // unit} {name} {whole % unit // smaller} {smaller_name}"
     return f"{whole} s"
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Raise `TrainingError` that names `path` where the disk does not take it."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # PyTorch's writer has errors of its own
+        reason = str(error).split("\n", 1)[0][:200]
+        raise TrainingError(
+            Problem("", f"'{path}' must be written", f"that failed ({reason})", "is the disk full?")
+        ) from error
 
 
 def _ours(module: lightning.LightningModule) -> TrainingModule:

@@ -8,7 +8,8 @@ describes the network, `neurocompile_run` is what the run knows besides weights 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from torch import Tensor
 from neurocompile.data import InputRange
 from neurocompile.errors import CheckpointError, NeurocompileError, Problem
 from neurocompile.training.config import TrainSettings
+from neurocompile.training.history import History
 from neurocompile.training.networks import SpikingNetwork, build
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
 METRICS = "metrics.json"
 SETTINGS = "settings.json"
+LOGS = "logs"
 
 FORMAT = 2
 DESCRIPTION, RUN = "neurocompile", "neurocompile_run"
@@ -34,7 +37,8 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviatio
 
 DAMAGED = (
     RuntimeError,
-    KeyError,
+    LookupError,
+    ArithmeticError,
     TypeError,
     AttributeError,
     ValueError,
@@ -91,11 +95,31 @@ def load_checkpoint(source: Path) -> Trained:
 
     Weights are read without pickle. Raises `CheckpointError` if the file is none of ours.
     """
-    return load_run(source)[0]
+    with _opened(source) as stored:
+        return _trained(stored)
 
 
-def load_run(source: Path) -> tuple[Trained, dict[str, Any]]:
-    """Return what `load_checkpoint` does, and what the run had stored of itself."""
+def load_run(source: Path) -> tuple[Trained, History]:
+    """Return what `load_checkpoint` does, and the run's epochs; raises as it does if none can follow."""
+    with _opened(source) as stored:
+        trained, history = _trained(stored), History.from_json(stored[RUN])
+        phases = [epoch.phase for epoch in history.epochs]
+        if not phases or phases != sorted(phases) or phases[0] < 0 or phases[-1] != trained.phase:
+            raise ValueError("its epochs are not those of its phases")
+        if not stored["optimizer_states"] or "fit_loop" not in stored["loops"]:
+            raise ValueError("there is no optimiser in it")
+        return trained, history
+
+
+def load_settings(source: Path) -> TrainSettings:
+    """Return the settings of a run directory or checkpoint; raises `CheckpointError`."""
+    with _opened(source) as stored:
+        return TrainSettings.model_validate(stored[DESCRIPTION]["settings"])
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[dict[str, Any]]:
+    """Yield what is stored; raises `CheckpointError` for that, and for what the block finds wrong."""
     path = source / LAST if source.is_dir() else source
     if not path.is_file():
         raise CheckpointError(
@@ -103,13 +127,31 @@ def load_run(source: Path) -> tuple[Trained, dict[str, Any]]:
         )
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-        state = {name.removeprefix(PREFIX): value for name, value in stored["state_dict"].items()}
-        return rebuild(stored[DESCRIPTION], state), dict(stored.get(RUN, {}))
+        if stored[DESCRIPTION]["format"] != FORMAT:
+            raise CheckpointError(
+                Problem(
+                    "",
+                    f"'{path}' was written by another version of neurocompile",
+                    remedy="train it again",
+                )
+            )
+        yield stored
+    except CheckpointError:
+        raise
     except DAMAGED as error:
         reason = str(error).split("\n", 1)[0][:200]
+        if isinstance(error, pickle.UnpicklingError):  # PyTorch advises to run what is in the file
+            reason = "it holds something else than weights and plain values"
+        elif isinstance(error, KeyError):
+            reason = f"there is no {reason} in it"
         raise CheckpointError(
             Problem("", f"'{path}' is not a checkpoint of 'neurocompile train' ({reason})")
         ) from error
+
+
+def _trained(stored: Mapping[str, Any]) -> Trained:
+    state = {name.removeprefix(PREFIX): value for name, value in stored["state_dict"].items()}
+    return rebuild(stored[DESCRIPTION], state)
 
 
 def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Trained:
@@ -130,6 +172,8 @@ def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Trai
     network.load_state_dict(state)
     network.eval()
     phase = int(description.get("phase", 0))
+    if not 0 <= phase < len(settings.all_phases()):
+        raise ValueError(f"there is no phase {phase}")
     return Trained(network, settings, classes, input_range, normalisation, phase)
 
 
@@ -140,20 +184,29 @@ def _normalisation(stored: Any) -> Normalisation | None:
     return mean, deviation
 
 
-def inherit(network: SpikingNetwork, source: Path) -> None:
+def inherit(network: SpikingNetwork, settings: TrainSettings, source: Path) -> None:
     """
-    Give `network` the weights and statistics of the run or checkpoint `source`.
+    Give `network` of `settings` the weights and statistics of the run or checkpoint `source`.
 
-    Weights of time steps (TWO) are taken if there are as many. Raises `CheckpointError` with each
-    difference if it is another network.
+    Weights of time steps (TWO) start anew. Raises `CheckpointError` with each difference if it is another
+    network.
     """
-    given = load_checkpoint(source).network.state_dict()
-    wanted = network.state_dict()
-    if _shape(given, "time_weights") != _shape(wanted, "time_weights"):
-        given.pop("time_weights", None)
-        if "time_weights" in wanted:
-            given["time_weights"] = wanted["time_weights"]
-    problems = [
+    trained = load_checkpoint(source)
+    if trained.description()["quantised"] is not None:
+        raise CheckpointError(
+            Problem(
+                "",
+                f"cannot start from '{source}'",
+                "it was trained in integers",
+                "start from a run without weight_bits",
+            )
+        )
+    given, wanted = trained.network.state_dict(), network.state_dict()
+    given.pop("time_weights", None)
+    if "time_weights" in wanted:
+        given["time_weights"] = wanted["time_weights"]
+    problems = _other_norms(settings, trained.settings, source)
+    problems += [
         Problem(
             name.removeprefix("body."),
             f"cannot start from '{source}': it needs {_text(_shape(wanted, name))}",
@@ -165,6 +218,22 @@ def inherit(network: SpikingNetwork, source: Path) -> None:
     if problems:
         raise CheckpointError(*problems)
     network.load_state_dict(given)
+
+
+def _other_norms(wanted: TrainSettings, given: TrainSettings, source: Path) -> list[Problem]:
+    """Return in what the factors of batch norms differ, which are no weights."""
+    kinds = (wanted.normalisation.kind, given.normalisation.kind)
+    if "tdbn" not in kinds:
+        return []
+    pairs = (
+        ("normalisation.kind", *kinds),
+        ("neuron.threshold", wanted.neuron.threshold, given.neuron.threshold),
+    )
+    return [
+        Problem("", f"cannot start from '{source}': it needs {name}={need}", f"there it is {have}")
+        for name, need, have in pairs
+        if need != have
+    ]
 
 
 def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:

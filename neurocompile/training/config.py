@@ -384,11 +384,12 @@ def resolve(
     *,
     preset: str | None = None,
     config: Path | None = None,
+    stored: TrainSettings | None = None,
     overrides: Sequence[str] = (),
     **settings: Any,
 ) -> TrainSettings:
     """
-    Return the settings of a preset or a TOML or JSON file, with `key=value` overrides on top.
+    Return the settings of a preset, a TOML or JSON file or a `stored` run, with `key=value` overrides on top.
 
     Dots reach inwards (`neuron.tau=0.25`). A new `name` of a network or surrogate drops what belonged to
     the old one, wherever it stands among the overrides. `settings` that are not None win over everything. Raises `OptionError` with every key
@@ -396,8 +397,17 @@ def resolve(
     """
     if preset is not None and config is not None:
         raise OptionError("give either a preset or a configuration file, not both")
-    values = _read(config) if config else _preset(preset or "digits")
-    for key, value in _in_order([_parsed(override) for override in overrides]):
+    if stored is not None:
+        values = stored.model_dump(mode="json")
+    else:
+        values = _read(config) if config else _preset(preset or "digits")
+    assignments = [_parsed(override) for override in overrides]
+    other = settings.get("data") or dict(assignments).get("data", values.get("data"))
+    if config is None and stored is None and other != values.get("data"):
+        # how a preset frames its recordings says nothing of other data
+        for name in FRAMING:
+            values.get("input", {}).pop(name, None)
+    for key, value in _in_order(assignments):
         _assign(values, key, value)
     values.update({key: value for key, value in settings.items() if value is not None})
     try:
@@ -509,6 +519,8 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> dict[str, None]:
             keys |= _known_keys(inner, f"{prefix}{name}.")
     return keys
 
+
+FRAMING = ("split_by", "binary", "resize", "size")  # settings of the input that recordings need
 
 RENAMING = ("network.name", "surrogate.name")  # which other settings there are depends on them
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from neurocompile.atomic import replacing
+from neurocompile.errors import OptionError, Problem
 from neurocompile.training.activity import LayerActivity
 
 if TYPE_CHECKING:
@@ -33,6 +34,19 @@ def write_evaluation(directory: Path, evaluation: Evaluation) -> None:
     """Draw all pictures of an evaluation into `directory`."""
     plot_steps(evaluation, directory / STEPS)
     _write_evidence(directory, evaluation.evidence, evaluation.class_names)
+
+
+def check_no_run(directory: Path) -> None:
+    """Raise `OptionError` if `directory` holds a run, whose pictures an evaluation would replace."""
+    if any((directory / name).exists() for name in ("settings.json", "metrics.json", "last.ckpt")):
+        raise OptionError(
+            Problem(
+                "",
+                "the pictures of an evaluation need a directory of their own",
+                f"'{directory}' holds a training run",
+                f"use --report {directory / 'evaluation'}",
+            )
+        )
 
 
 def _write_evidence(directory: Path, evidence: Evidence, class_names: Sequence[str]) -> None:
@@ -85,8 +99,8 @@ def plot_confusion(confusion: NDArray[np.int64], names: Sequence[str], path: Pat
     axes.set(xlabel="decision", ylabel="true class")
     if classes <= MOST_TICKS:
         turned = 90 if max(map(len, names)) > 2 else 0
-        axes.set_xticks(range(classes), names, rotation=turned)
-        axes.set_yticks(range(classes), names)
+        axes.set_xticks(range(classes), names, rotation=turned, parse_math=False)
+        axes.set_yticks(range(classes), names, parse_math=False)
     if classes <= MOST_WRITTEN:
         for (row, column), count in np.ndenumerate(confusion):
             if count:

@@ -25,15 +25,20 @@ class GradedNeuron(nn.Module):
         self.steepness = steepness
 
     def forward(self, current: Tensor, steps: int) -> Tensor:
-        """Return what is emitted, of the shape of `current`, (batch * steps, *shape), batch major."""
+        """
+        Return what is emitted, of the shape of `current`, (batch * steps, *shape), batch major.
+
+        Membranes have float32 at least, also in mixed precision.
+        """
         emitted = []
         membrane: Tensor | float = 0.0
-        for input_now in current.reshape(-1, steps, *current.shape[1:]).unbind(1):
+        exact = current.to(torch.promote_types(current.dtype, torch.float32))
+        for input_now in exact.reshape(-1, steps, *current.shape[1:]).unbind(1):
             membrane = self.tau * membrane + input_now
             graded = torch.sigmoid(self.steepness * (membrane - self.threshold))
             emitted.append(graded)
             membrane = membrane * (1 - graded)
-        return torch.stack(emitted, 1).flatten(0, 1)
+        return torch.stack(emitted, 1).flatten(0, 1).to(current.dtype)
 
     def extra_repr(self) -> str:
         return f"tau={self.tau}, threshold={self.threshold}, steepness={self.steepness}"

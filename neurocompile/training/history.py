@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from neurocompile.training.config import TrainSettings
 
 
@@ -43,17 +45,24 @@ class History:
     The epochs of a run, of all phases, and what the next one needs.
 
     `moments` are the accuracies of each step on the last epoch's training batches, if TWO wants them.
+    `data` says what the run is trained on, so that it does not go on with something else.
     """
 
     epochs: list[Epoch] = field(default_factory=list)
     temperature: float | None = None
     moments: list[float] | None = None
+    data: dict[str, Any] | None = None
 
     @property
     def best(self) -> int:
-        """The first epoch with the best test accuracy, of all phases."""
-        accuracies = [epoch.test_accuracy for epoch in self.epochs]
-        return accuracies.index(max(accuracies))
+        """
+        The first epoch with the best test accuracy, of the last phase.
+
+        Other steps or integers are another network.
+        """
+        last = self.epochs[-1].phase
+        of_last = [number for number, epoch in enumerate(self.epochs) if epoch.phase == last]
+        return max(of_last, key=lambda number: self.epochs[number].test_accuracy)
 
     def of_phase(self, phase: int) -> list[Epoch]:
         """Return the epochs of phase number `phase`."""
@@ -80,5 +89,5 @@ class History:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> History:
-        epochs = [Epoch(**epoch) for epoch in stored["epochs"]]
-        return cls(epochs, stored["temperature"], stored["moments"])
+        """Return what `to_json` wrote; raises `ValueError` for anything else."""
+        return TypeAdapter(cls).validate_python(dict(stored))

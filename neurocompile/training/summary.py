@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from neurocompile.training.activity import remarks
-from neurocompile.training.config import PhaseSettings, TrainSettings
+from neurocompile.training.config import PhaseSettings, TrainSettings, resolve
 from neurocompile.training.evaluation import Evaluation
 from neurocompile.training.presets import PRESETS
 
@@ -23,8 +23,7 @@ def opening(settings: TrainSettings) -> list[str]:
     for number, phase in enumerate(phases, start=1):
         before = f"phase {number} of {len(phases)}: " if len(phases) > 1 else ""
         lines.append(before + _phase(phase))
-    if preset is not None and preset.published is not None:
-        lines.append(f"published: {preset.published}")
+    lines += _published(settings.model_dump(mode="json"))
     if preset is not None:
         lines += [f"open: {point}" for point in preset.open_points]
     return lines
@@ -37,10 +36,7 @@ def closing(metrics: Mapping[str, Any]) -> list[str]:
     where = f"{metrics['seconds']:.0f} s on {metrics['device']}"
     samples = f"{data['test']} samples"
     lines = [f"test accuracy {last} after the last epoch, best {best} ({samples}), {where}"]
-    preset = PRESETS.get(metrics["settings"]["preset"])
-    if preset is not None and preset.published is not None:
-        lines.append(f"published: {preset.published}")
-    return lines + remarks(metrics["layers"])
+    return lines + _published(metrics["settings"]) + remarks(metrics["layers"])
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
@@ -61,10 +57,24 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
         f"{100 * found.per_moment[step - 1]:14.2f} %"
         for step in rows
     ]
+    if found.weighted:
+        lines.append(
+            f"the mean at T' = {found.trained_steps} has the trained weights of steps (TWO), others have none"
+        )
     if found.variance is not None:
         behind = f"steps {found.trained_steps + 1} to {min(8, steps[-1])}"
         lines.append(f"variance of the accuracies of {behind}: {found.variance:.3f} (TET, Table 4)")
     return lines + remarks([layer.to_json() for layer in evaluation.evidence.layers])
+
+
+def _published(settings: Mapping[str, Any]) -> list[str]:
+    """Return what is published for the preset of `settings`, nothing of other data or another network."""
+    preset = PRESETS.get(settings["preset"])
+    if preset is None or preset.published is None:
+        return []
+    own = resolve(preset=settings["preset"]).model_dump(mode="json")
+    same = all(settings[name] == own[name] for name in ("data", "network"))
+    return [f"published: {preset.published}"] if same else []
 
 
 def _phase(phase: PhaseSettings) -> str:

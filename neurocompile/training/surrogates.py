@@ -208,7 +208,7 @@ def probability_at(settings: MaskSettings, epoch: int, epochs: int) -> float:
     start, last = settings.start_epoch, epochs - 1
     if settings.final is None or epoch <= start:
         return settings.probability
-    done = min(1.0, (epoch - start) / (last - start))
+    done = min(1.0, (epoch - start) / max(1, last - start))
     return settings.probability + (settings.final - settings.probability) * done
 
 

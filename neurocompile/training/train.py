@@ -7,19 +7,22 @@ papers and the command say: phases that inherit weights (TIT), what is stored, a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as lightning
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -35,6 +38,7 @@ from neurocompile.errors import (
     MissingDependencyError,
     OptionError,
     Problem,
+    RangeError,
     raise_all,
 )
 from neurocompile.training.allocator import keep_freed_memory
@@ -45,24 +49,29 @@ from neurocompile.training.callbacks import (
     Records,
     Temperature,
     log_epoch,
+    writing,
 )
 from neurocompile.training.checkpoint import (
+    BEST,
     LAST,
+    LOGS,
     METRICS,
     SETTINGS,
     Trained,
     inherit,
     load_run,
+    load_settings,
 )
-from neurocompile.training.config import TrainSettings
+from neurocompile.training.config import TrainSettings, resolve
 from neurocompile.training.evidence import Evidence, EvidenceModule
 from neurocompile.training.figures import write_figures
 from neurocompile.training.history import History
-from neurocompile.training.loading import loaders
+from neurocompile.training.loading import loaders, problems_of_frames
 from neurocompile.training.module import TrainingModule
 from neurocompile.training.networks import build, check_shapes
 from neurocompile.training.normalisation import synchronise
 from neurocompile.training.processes import (
+    OURS,
     all_processes,
     check_processes,
     device_count,
@@ -71,8 +80,18 @@ from neurocompile.training.processes import (
 from neurocompile.training.provenance import provenance
 from neurocompile.training.time_weights import for_steps
 
-LOGS = "logs"
-MAY_CHANGE = ("epochs", "running", "input.root", "input.workers")  # when a run is resumed
+MAY_CHANGE = (  # when a run is resumed
+    "epochs",
+    "data",  # another place of the same samples
+    "input.root",
+    "input.workers",
+    "running.accelerator",
+    "running.devices",
+    "running.nodes",
+    "running.early_stop",
+    "running.compile",
+    "running.tensorboard",
+)
 
 
 @dataclass(frozen=True)
@@ -116,19 +135,28 @@ def train(
     _check_tensorboard(settings)
     history, stored = History(), None
     if resume:
-        stored, told = load_run(run_directory / LAST)
-        history = _continued(settings, stored.settings, told)
+        stored, history = load_run(run_directory / LAST)
+        _check_continued(settings, stored.settings, history)
     data = _data_sets(settings)
+    facts = _facts(data[0])
+    if history.data is not None:
+        _check_same(history.data, facts)
+    history.data = facts
+    run = _Run(settings, run_directory, data, history)
+    if stored is None:
+        run.check_phases()
     if announce is not None and is_first():
         announce(settings)
-    run = _Run(settings, run_directory, data, history)
+    if stored is not None and progress and is_first():
+        _say_what_changed(stored.settings, settings)
     with _quiet_lightning(), all_processes(settings, run_directory, resume=resume):
         lightning.seed_everything(settings.seed, workers=True, verbose=False)
         evidence = run.train(stored, progress=progress)
     metrics = run.metrics(evidence)
     if run.first:
+        with writing(run_directory / METRICS):
+            write_text(run_directory / METRICS, json.dumps(metrics, indent=2) + "\n")
         write_figures(run_directory, metrics, evidence)
-        write_text(run_directory / METRICS, json.dumps(metrics, indent=2) + "\n")
     return TrainingResult(run_directory, metrics, run.first)
 
 
@@ -150,6 +178,18 @@ class _Run:
         self.processes = 1
         self.device = ""
 
+    def check_phases(self) -> None:
+        """Raise now what the run's start, or a later phase in integers, would not be possible for."""
+        bits = {phase.weight_bits for phase in self.settings.all_phases()} - {None}
+        if self.settings.start is None and not bits:
+            return
+        untrained = self._untrained()
+        untrained.network.eval()
+        for number, phase in enumerate(self.settings.all_phases()):
+            if phase.weight_bits is not None:
+                with suppress(RangeError):  # of weights by chance: what is trained may fit
+                    self._entered(untrained, number)
+
     def train(self, stored: Trained | None, *, progress: bool) -> Evidence:
         """Train what is left of the run, from `stored` on if that is given, and look at the result."""
         settings, history = self.settings, self.history
@@ -159,6 +199,7 @@ class _Run:
         kind = trainer.strategy.root_device
         self.device = str(kind) if self.processes == 1 else f"{self.processes} x {kind.type}"
         if kind.type == "cpu":
+            _check_precision(settings)
             keep_freed_memory()
         if settings.running.compile:
             _check_compiler(kind)
@@ -233,9 +274,11 @@ class _Run:
 
     def _start(self) -> list[Logger]:
         """Write the settings, take away what a kill left, and return the logs, with the epochs so far."""
-        for leftover in self.directory.glob(".*.ckpt"):
-            leftover.unlink()
-        write_text(self.directory / SETTINGS, self.settings.model_dump_json(indent=2) + "\n")
+        for name in (LAST, BEST):
+            for leftover in self.directory.glob(f".{name}.*.ckpt"):
+                leftover.unlink()
+        with writing(self.directory / SETTINGS):
+            write_text(self.directory / SETTINGS, self.settings.model_dump_json(indent=2) + "\n")
         table = CSVLogger(self.directory, name="", version=LOGS)
         for number, epoch in enumerate(self.history.epochs, start=1):
             log_epoch([table], number, epoch)
@@ -247,7 +290,7 @@ class _Run:
         data = self.data[0]
         network = build(self.settings, data.input_shape, data.classes, data.normalisation)
         if self.settings.start is not None:
-            inherit(network, Path(self.settings.start))
+            inherit(network, self.settings, Path(self.settings.start))
         return Trained(network, self.settings, data.classes, data.input_range, data.normalisation)
 
     def _entered(self, trained: Trained, number: int) -> Trained:
@@ -394,6 +437,38 @@ def _check_directory(run_directory: Path, *, resume: bool) -> None:
             )
         )
     check_writable(run_directory, directory=True)
+    if not resume and run_directory.is_dir() and not _is_ours(run_directory):
+        raise OptionError(
+            Problem(
+                "",
+                f"'{run_directory}' holds files that are not of a training run",
+                remedy="choose another directory with -o",
+            )
+        )
+
+
+def _is_ours(directory: Path) -> bool:
+    """Return whether a directory is empty, or what a run left that was killed before its first checkpoint."""
+    names = (path.name for path in directory.iterdir())
+    if all(name.startswith(f".{SETTINGS}.") for name in names):
+        return True
+    try:
+        settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and {"network", "epochs", "running"} <= settings.keys()
+
+
+def _check_precision(settings: TrainSettings) -> None:
+    if settings.running.precision == "16-mixed":
+        raise OptionError(
+            Problem(
+                "",
+                "running.precision=16-mixed needs a GPU",
+                "this run is on a processor",
+                "use running.precision=bf16-mixed",
+            )
+        )
 
 
 def _check_tensorboard(settings: TrainSettings) -> None:
@@ -424,25 +499,94 @@ def _check_compiler(device: torch.device) -> None:
         ) from error
 
 
-def _continued(settings: TrainSettings, before: TrainSettings, told: dict[str, Any]) -> History:
-    """Return the history of the run that is resumed; refuse other settings than it began with."""
-    history = History.from_json(told)
+def settings_to_resume(
+    run_directory: Path,
+    *,
+    preset: str | None = None,
+    config: Path | None = None,
+    overrides: Sequence[str] = (),
+    **settings: Any,
+) -> TrainSettings:
+    """
+    Return the settings of the run in `run_directory`, with `overrides` and `settings` on top.
+
+    A preset or file must agree with the run in all that may not change, and is not asked for the rest.
+    Raises `OptionError` if it does not, `CheckpointError` if there is no run.
+    """
+    if os.environ.get(OURS):  # the first process has resolved them
+        return resolve(config=config)
+    _check_directory(run_directory, resume=True)
+    before = load_settings(run_directory / LAST)
+    if preset is not None or config is not None:
+        asked = resolve(preset=preset, config=config, overrides=overrides, **settings)
+        raise_all(OptionError, _kept(before, asked, free=(*MAY_CHANGE, "preset")))
+    return resolve(stored=before, overrides=overrides, **settings)
+
+
+def _check_continued(settings: TrainSettings, before: TrainSettings, history: History) -> None:
+    """Raise `OptionError` for other settings than the run that is resumed began with."""
+    first, last = len(history.of_phase(0)), history.epochs[-1].phase
+    problems = _kept(before, settings, free=MAY_CHANGE if last == 0 else MAY_CHANGE[1:])
+    if last == 0 and settings.epochs < first:
+        need = f"a resumed run has at least the {first} epochs that are done"
+        problems.append(Problem("", need, f"epochs={settings.epochs} is asked for"))
+    raise_all(OptionError, problems)
+
+
+def _kept(before: TrainSettings, settings: TrainSettings, free: Sequence[str]) -> list[Problem]:
+    return [
+        Problem("", f"a resumed run must keep '{name}' at {old}", f"{new} is asked for")
+        for name, old, new in _changes(before, settings)
+        if name not in free
+    ]
+
+
+def _changes(before: TrainSettings, settings: TrainSettings) -> list[tuple[str, Any, Any]]:
+    """Return the settings that differ, by their dotted names, with both values."""
     old, new = _flat(before.model_dump(mode="json")), _flat(settings.model_dump(mode="json"))
-    started = history.epochs[-1].phase
-    problems = [
-        Problem(
-            "",
-            f"a resumed run must keep '{name}' at {old.get(name)}",
-            f"{new.get(name)} is asked for",
-        )
+    return [
+        (name, old.get(name), new.get(name))
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name)
-        and (started > 0 or name != "epochs")
-        and not name.startswith(tuple(f"{free}." for free in MAY_CHANGE))
-        and name not in MAY_CHANGE[1:]
     ]
-    raise_all(OptionError, problems)
-    return history
+
+
+def _say_what_changed(before: TrainSettings, settings: TrainSettings) -> None:
+    changes = [f"{name} from {old} to {new}" for name, old, new in _changes(before, settings)]
+    if changes:
+        print(f"the resumed run changes {', '.join(changes)}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _facts(data: DataSet) -> dict[str, Any]:
+    """Return what a run must find again when it is resumed, as plain values."""
+    labels = hashlib.sha256()
+    for split in (data.train, data.test):
+        labels.update(np.ascontiguousarray(split.labels, "<i8").tobytes())
+    return {
+        "input_shape": list(data.input_shape),
+        "classes": data.classes,
+        "train": len(data.train),
+        "test": len(data.test),
+        "normalisation": None
+        if data.normalisation is None
+        else [list(values) for values in data.normalisation],
+        "input_range": data.input_range.to_json(),
+        "labels": labels.hexdigest(),
+    }
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise `DataError` where a resumed run would go on with other samples."""
+    problems = [
+        Problem("", "a resumed run needs the labels that it began with", "these are others")
+        if name == "labels"
+        else Problem(
+            "", f"a resumed run needs data with {name}={before.get(name)}", f"these have {value}"
+        )
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
+    raise_all(DataError, problems)
 
 
 def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
@@ -478,6 +622,7 @@ def _data_sets(settings: TrainSettings) -> list[DataSet]:
             )
             problems[problem] = None
         problems.update(dict.fromkeys(check_shapes(settings, chosen.input_shape)))
+        problems.update(dict.fromkeys(problems_of_frames(chosen, settings)))
     raise_all(DataError, problems)
     return data
 

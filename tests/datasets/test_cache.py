@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -14,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from neurocompile.datasets.cache import FOLDER, FrameFile, cached_frames
+from neurocompile.errors import DataError
 
 
 class Maker:
@@ -148,3 +150,43 @@ def test_another_process_opens_the_file_itself(tmp_path: Path, recordings: list[
     assert len(sent) < 1000
     assert b"_frames" not in sent
     assert pickle.loads(sent).read(np.array([1])).max() == 4  # noqa: S301  # our own bytes
+
+
+@pytest.mark.parametrize(
+    "facts",
+    ["{", "[]", '{"maximum": "5"}', '{"maximum": -4}', '{"maximum": 1000000000000}', "\xff"],
+)
+def test_frames_beside_damaged_facts_are_made_anew(
+    tmp_path: Path, recordings: list[Path], facts: str
+) -> None:
+    maker = Maker()
+    path, most = cache(tmp_path, recordings, maker)
+    path.with_suffix(".json").write_text(facts, encoding="latin-1")
+
+    assert cache(tmp_path, recordings, maker) == (path, most)
+    assert len(maker.made) == 4
+
+
+@pytest.mark.parametrize("place", [FOLDER, f"{FOLDER}/.set-train.lock/"])
+def test_frames_that_cannot_be_kept_are_an_error(
+    tmp_path: Path, recordings: list[Path], place: str
+) -> None:
+    if place.endswith("/"):
+        (tmp_path / place).mkdir(parents=True)
+    else:
+        (tmp_path / place).write_text("")
+
+    with pytest.raises(DataError, match="the frames of 'set-train' cannot be kept in "):
+        cache(tmp_path, recordings, Maker())
+
+
+def test_nothing_is_left_on_a_disk_that_is_full(tmp_path: Path, recordings: list[Path]) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150, limit[1]))  # of any file, in bytes
+    try:
+        with pytest.raises(DataError, match="the frames of 'set-train' cannot be kept in "):
+            cache(tmp_path, recordings, Maker())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == [".set-train.lock"]

@@ -48,6 +48,18 @@ def test_names_come_before_what_belongs_to_them() -> None:
     assert settings.network == Snn5(name="snn5", width=0.5)
 
 
+def test_a_preset_for_recordings_takes_images_as_they_are() -> None:
+    own = resolve(preset="cifar10dvs-vggsnn-tet").input
+    other = resolve(preset="cifar10dvs-vggsnn-tet", data="mine.npz").input
+    sized = resolve(
+        preset="cifar10dvs-vggsnn-tet", overrides=["data=nmnist", "input.size=32"]
+    ).input
+
+    assert (own.size, own.binary) == (48, True)
+    assert (other.size, other.binary, other.augment) == (None, False, own.augment)
+    assert (sized.size, sized.binary) == (32, False)
+
+
 def test_the_usual_surrogate_needs_no_name() -> None:
     settings = resolve(preset="digits", overrides=["surrogate.width=0.5"])
 

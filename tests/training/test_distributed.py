@@ -99,6 +99,28 @@ def test_two_processes_are_one_with_twice_the_batch(
     assert processes_of(tmp_path / "two") == []
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_all_processes_of_a_resumed_run_have_its_settings(
+    tmp_path: Path, small: Small, few_samples: Path, run_program: Run
+) -> None:
+    """What is changed on the way reaches the others too; else they would wait for one another."""
+    train(small("batch_size=16", data=str(few_samples), epochs=1), tmp_path / "run")
+    words = [word for setting in TWO for word in ("--set", setting)]
+
+    done = run_program(
+        *("-m", "neurocompile", "train", "--resume", "-o", str(tmp_path / "run")),
+        *("--epochs", "2", *words),
+        **ONE_THREAD,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "the resumed run changes " in done.stderr
+    metrics = metrics_of(tmp_path / "run")
+    assert metrics["processes"] == 2
+    assert len(metrics["accuracy_per_epoch"]) == 2
+    assert processes_of(tmp_path / "run") == []
+
+
 def test_torchrun_starts_the_processes_of_the_command(
     tmp_path: Path, small: Small, few_samples: Path, run_program: Run, told: Callable[..., Path]
 ) -> None:

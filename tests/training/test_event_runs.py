@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import neurocompile
 from neurocompile.datasets import events as event_sets
@@ -52,6 +54,9 @@ def test_a_run_on_recordings_is_verified_with_its_own_frames(
         ],
     )
     program = neurocompile.export(tmp_path / "run", target="fixedpoint", calibrate="nmnist")
+    settings = program.facts["reference"]["settings"]
+    assert str(recordings) not in str(settings)  # programs move, recordings do not
+    monkeypatch.setenv("NEUROCOMPILE_DATA", str(recordings))
 
     report = neurocompile.verify(program, data="nmnist:test", samples=3)
 
@@ -63,3 +68,39 @@ def test_a_run_on_recordings_is_verified_with_its_own_frames(
     monkeypatch.setenv("NEUROCOMPILE_DATA", str(tmp_path / "elsewhere"))
     with pytest.raises(DataError, match="'nmnist' needs 16 recordings .* in '.*elsewhere/NMNIST'"):
         neurocompile.verify(program, data="nmnist:test", samples=3)
+
+
+def test_frames_are_cut_as_in_the_phase_that_trained_the_network(
+    recordings: Path, tmp_path: Path, no_pictures: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del no_pictures
+    run = tmp_path / "run"
+    neurocompile.train(
+        output=run,
+        data="nmnist",
+        epochs=1,
+        timesteps=2,
+        overrides=[
+            "network.name=dense",
+            "network.hidden=[8]",
+            f"input.root={recordings}",
+            'phases=[{"epochs":1,"timesteps":4}]',
+        ],
+    )
+    shutil.copy(run / "last.ckpt", tmp_path / "second.ckpt")
+    stored = torch.load(run / "last.ckpt", weights_only=True)
+    stored["neurocompile"]["phase"] = 0
+    torch.save(stored, tmp_path / "first.ckpt")
+
+    all_steps = neurocompile.evaluate(tmp_path / "second.ckpt")
+    fewer = neurocompile.evaluate(tmp_path / "second.ckpt", steps=3)
+
+    assert fewer.scalability.per_moment == all_steps.scalability.per_moment[:3]
+    with pytest.raises(DataError, match="samples have 4 frames of their own: use --steps 4"):
+        neurocompile.evaluate(tmp_path / "second.ckpt", steps=8)
+    program = neurocompile.export(tmp_path / "first.ckpt", target="fixedpoint", calibrate="nmnist")
+    monkeypatch.setenv("NEUROCOMPILE_DATA", str(recordings))
+    assert neurocompile.verify(program, data="nmnist", samples=3).to_json()["steps"] == 2
+    monkeypatch.setenv("NEUROCOMPILE_DATA", str(tmp_path / "elsewhere"))
+    with pytest.raises(DataError, match="elsewhere/NMNIST"):
+        neurocompile.evaluate(run)

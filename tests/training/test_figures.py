@@ -38,6 +38,12 @@ def test_confusions_of_few_and_many_classes(tmp_path: Path, classes: int) -> Non
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_names_of_classes_are_no_formulas(tmp_path: Path) -> None:
+    plot_confusion(np.eye(2, dtype=np.int64), ["$\\bad$", "a$b_$"], tmp_path / "confusion.png")
+
+    assert (tmp_path / "confusion.png").is_file()
+
+
 def test_activity_of_layers_of_any_shape(tmp_path: Path) -> None:
     layers = activity_of({"lif1": np.ones((3, 2, 4, 4), int), "lif2": np.zeros((3, 5), int)}, 2)
 

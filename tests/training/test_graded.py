@@ -36,6 +36,15 @@ def test_samples_are_the_major_axis() -> None:
         torch.testing.assert_close(together[sample], GradedNeuron()(current[sample], 4))
 
 
+def test_membranes_are_exact_in_mixed_precision() -> None:
+    current = torch.randn(64, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
+
+    emitted = GradedNeuron()(current, 8)
+
+    assert emitted.dtype == torch.bfloat16
+    assert torch.equal(emitted, GradedNeuron()(current.float(), 8).bfloat16())
+
+
 def test_gradients_are_those_of_finite_differences() -> None:
     current = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
 

@@ -14,6 +14,7 @@ from neurocompile.data import DataOptions, DataSet, InputRange, Split, Stored, l
 from neurocompile.errors import DataError
 from neurocompile.training.config import TrainSettings, resolve
 from neurocompile.training.loading import loaders
+from neurocompile.training.train import train
 
 
 @pytest.fixture
@@ -190,6 +191,8 @@ def test_options_come_from_the_settings_of_a_phase(settings: Callable[..., Train
 
     assert DataOptions.from_settings(chosen) == DataOptions(Path("elsewhere"), steps=6, size=48)
     assert DataOptions.from_settings(chosen, steps=4).steps == 4
+    assert DataOptions.from_settings(chosen, phase=0).steps == 4
+    assert DataOptions.from_settings(chosen, phase=1).steps == 6
 
 
 def test_mnist5k_is_split_4000_to_1000_by_class() -> None:
@@ -204,3 +207,17 @@ def test_mnist5k_is_split_4000_to_1000_by_class() -> None:
     assert data.input_range == InputRange(0, 1, 1 / 255)
     assert images.max() == 1
     assert images.mean() < 0.5
+
+
+def test_how_frames_are_made_is_refused_where_none_are(
+    few_samples: Path, small: Callable[..., TrainSettings], tmp_path: Path
+) -> None:
+    settings = small("input.size=24", "input.binary=true", data=str(few_samples))
+
+    with pytest.raises(DataError) as refused:
+        train(settings, tmp_path / "run")
+
+    text = str(refused.value)
+    assert "input.binary, input.size are for recordings of events" in text
+    assert "has none: use --set input.binary=false --set input.size=null" in text
+    assert not (tmp_path / "run").exists()

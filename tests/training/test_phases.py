@@ -138,6 +138,52 @@ def test_another_network_is_no_start(tmp_path: Path, small: Small, few_samples: 
         )
 
 
+def test_other_norms_are_no_start(tmp_path: Path, small: Small, few_samples: Path) -> None:
+    """Their factor is no weight: the network would be another one without a word."""
+    train(small("normalisation.kind=tdbn", data=str(few_samples), epochs=1), tmp_path / "first")
+    start = f"start={tmp_path / 'first'}"
+
+    with pytest.raises(
+        CheckpointError, match="it needs normalisation.kind=bn, but there it is tdbn"
+    ):
+        train(small(start, data=str(few_samples)), tmp_path / "second")
+    other = small(
+        start, "normalisation.kind=tdbn", "neuron.threshold=0.5", data=str(few_samples), epochs=1
+    )
+    with pytest.raises(CheckpointError, match="it needs neuron.threshold=0.5, but there it is 1.0"):
+        train(other, tmp_path / "second")
+
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_network_in_integers_is_no_start(tmp_path: Path, small: Small, few_samples: Path) -> None:
+    phases = 'phases=[{"epochs": 1, "weight_bits": 4, "learning_rate": 1e-3}]'
+    train(small(phases, data=str(few_samples), epochs=1), tmp_path / "first")
+    settings = small(f"start={tmp_path / 'first'}", data=str(few_samples))
+
+    with pytest.raises(CheckpointError, match="but it was trained in integers"):
+        train(settings, tmp_path / "second")
+
+
+def test_networks_in_integers_are_not_compiled(
+    tmp_path: Path, small: Small, few_samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+
+    def seen(network: torch.nn.Module) -> torch.nn.Module:
+        compiled.append(network)
+        return network
+
+    monkeypatch.setattr(torch, "compile", seen)
+    phases = 'phases=[{"epochs": 1, "weight_bits": 4, "learning_rate": 1e-3}]'
+    train(small(phases, data=str(few_samples), epochs=1), tmp_path / "run")
+
+    module = TrainingModule(load_checkpoint(tmp_path / "run"), History(), compiled=True)
+
+    assert module.in_integers
+    assert compiled == []
+
+
 def test_a_phase_in_integers_follows_one_in_floats(
     tmp_path: Path, small: Small, few_samples: Path
 ) -> None:
@@ -169,3 +215,8 @@ def test_the_history_survives_a_checkpoint(epoch_of: Callable[..., Epoch]) -> No
 
     assert History.from_json(history.to_json()) == history
     assert history.best == 1
+
+
+def test_the_best_epoch_is_one_of_the_last_phase(epoch_of: Callable[..., Epoch]) -> None:
+    """Those before it are of another network: of other steps, or without integers."""
+    assert History([epoch_of(0, 0.9), epoch_of(1, 0.5), epoch_of(1, 0.6)]).best == 2

@@ -104,3 +104,10 @@ def test_a_phase_of_fewer_bits_says_so() -> None:
     assert opening(settings)[-1] == (
         "phase 2 of 2: 2 epochs, T = 4, adam, learning rate 0.003, with 4-bit weights"
     )
+
+
+@pytest.mark.parametrize("changed", ["data=mine.npz", "network.width=0.25"])
+def test_other_data_or_another_network_have_no_published_number(changed: str) -> None:
+    settings = resolve(preset="cifar10-resnet19-tet", overrides=[changed])
+
+    assert not any(line.startswith("published") for line in opening(settings))

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from neurocompile import api
-from neurocompile.errors import CheckpointError, OptionError
+from neurocompile import api, cli
+from neurocompile.errors import CheckpointError, DataError, OptionError
 from neurocompile.training.checkpoint import load_checkpoint
 from neurocompile.training.config import TrainSettings
 from neurocompile.training.train import train
@@ -174,7 +175,102 @@ def test_a_run_is_resumed_with_its_own_settings_only(
     assert "a resumed run must keep 'seed' at 0, but 3 is asked for" in str(raised.value)
     assert "a resumed run must keep 'timesteps' at 2, but 3 is asked for" in str(raised.value)
     assert "a resumed run must keep 'neuron.tau' at 0.5, but 0.25 is asked for" in str(raised.value)
-    assert "clip" not in str(raised.value)
+    assert "a resumed run must keep 'running.clip' at None, but 1.0 is asked for" in str(
+        raised.value
+    )
+
+
+def test_a_preset_must_agree_with_the_run_and_changes_nothing(
+    tmp_path: Path,
+    small: Callable[..., TrainSettings],
+    few_samples: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(small(epochs=5, data=str(few_samples)).model_dump_json())
+    train(small("input.workers=1", epochs=1, data=str(few_samples)), tmp_path / "run")
+    (tmp_path / "run/settings.json").unlink()
+
+    with pytest.raises(OptionError, match="a resumed run must keep 'network.stages' at"):
+        api.train(preset="digits", output=tmp_path / "run", resume=True)
+    same = api.train(config=config, output=tmp_path / "run", resume=True).metrics
+    more = ["train", "--config", str(config), "--resume", "-o", str(tmp_path / "run")]
+    code = cli.main([*more, "--epochs", "2", "--set", "input.workers=0"])
+
+    assert same["settings"]["epochs"] == 1
+    assert same["settings"]["input"]["workers"] == 1
+    assert code == cli.DONE
+    error = capsys.readouterr().err
+    assert "the resumed run changes input.workers from 1 to 0, epochs from 1 to 2\n" in error
+    with pytest.raises(OptionError, match="at least the 2 epochs that are done, but epochs=1"):
+        api.train(output=tmp_path / "run", resume=True, epochs=1)
+
+
+def test_a_run_goes_on_with_the_same_data_wherever_it_lies(
+    tmp_path: Path, small: Callable[..., TrainSettings], few_samples: Path
+) -> None:
+    arrays = dict(np.load(few_samples))
+    np.savez(tmp_path / "moved.npz", **arrays)
+    np.savez(tmp_path / "labels.npz", **{**arrays, "y_train": arrays["y_train"][::-1]})
+    np.savez(
+        tmp_path / "fewer.npz",
+        **{**arrays, "x_test": arrays["x_test"][:9], "y_test": arrays["y_test"][:9]},
+    )
+    train(small(epochs=1, data=str(few_samples)), tmp_path / "run")
+
+    with pytest.raises(DataError, match="needs the labels that it began with"):
+        api.train(output=tmp_path / "run", resume=True, data=str(tmp_path / "labels.npz"))
+    with pytest.raises(DataError, match="needs data with test=27, but these have 9"):
+        api.train(output=tmp_path / "run", resume=True, data=str(tmp_path / "fewer.npz"))
+    moved = str(tmp_path / "moved.npz")
+    assert (
+        api.train(output=tmp_path / "run", resume=True, data=moved, epochs=2).metrics["settings"][
+            "data"
+        ]
+        == moved
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "text"),
+    [
+        ("neurocompile", {"format": 1}, "was written by another version of neurocompile"),
+        ("neurocompile", {"phase": 7}, r"\(there is no phase 7\)"),
+        ("neurocompile_run", {"epochs": []}, "its epochs are not those of its phases"),
+        ("neurocompile_run", {"epochs": [{"phase": "one"}]}, "is not a checkpoint"),
+        ("neurocompile_run", None, r"\(there is no 'neurocompile_run' in it\)"),
+        ("optimizer_states", None, r"\(there is no 'optimizer_states' in it\)"),
+        ("loops", None, r"\(there is no 'loops' in it\)"),
+    ],
+)
+def test_what_a_checkpoint_lacks_is_said(
+    part: str,
+    change: dict[str, Any] | None,
+    text: str,
+    tmp_path: Path,
+    small: Callable[..., TrainSettings],
+    few_samples: Path,
+) -> None:
+    settings = small(epochs=1, data=str(few_samples))
+    train(settings, tmp_path / "run")
+    whole = torch.load(tmp_path / "run/last.ckpt", weights_only=True)
+    if change is None:
+        del whole[part]
+    else:
+        whole[part].update(change)
+    torch.save(whole, tmp_path / "run/last.ckpt")
+
+    with pytest.raises(CheckpointError, match=text):
+        train(settings, tmp_path / "run", resume=True)
+
+
+def test_nobody_is_told_to_run_what_is_in_a_file(tmp_path: Path) -> None:
+    torch.save({"state_dict": Path("x")}, tmp_path / "pickle.ckpt")
+
+    with pytest.raises(CheckpointError, match="something else than weights") as raised:
+        load_checkpoint(tmp_path / "pickle.ckpt")
+
+    assert "weights_only" not in str(raised.value)
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path, small: Callable[..., TrainSettings]) -> None:

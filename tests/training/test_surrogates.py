@@ -157,6 +157,7 @@ def test_probabilities_grow_from_the_starting_epoch_to_the_last() -> None:
         [0.5, 0.5, 0.6, 0.8, 1.0]
     )
     assert probability_at(settings, 3, 4) == 0.5  # a run that ends before
+    assert probability_at(settings, 6, 6) == settings.final  # or there, and is resumed with fewer
     assert probability_at(MaskSettings(probability=0.2), 9, 10) == 0.2
 
 

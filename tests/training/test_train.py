@@ -22,6 +22,7 @@ from neurocompile.errors import (
     MissingDependencyError,
     OptionError,
     TrainingError,
+    UnsupportedError,
 )
 from neurocompile.training import train as training
 from neurocompile.training.callbacks import duration, learning_rate
@@ -302,6 +303,100 @@ def test_accumulated_batches_are_one_step_of_a_large_one(
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     for name, values in whole.items():
         torch.testing.assert_close(parts[name], values, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_last_batches_of_an_epoch_are_a_mean_of_their_own_number(
+    tmp_path: Path, small: Small, few_samples: Path
+) -> None:
+    """Two batches where four would make a step."""
+    dense = {"network": Dense(name="dense", hidden=(8,))}
+    for name, how in (
+        ("whole", ["batch_size=64"]),
+        ("parts", ["batch_size=32", "running.accumulate=4"]),
+    ):
+        settings = small("optimiser=sgd", *how, data=str(few_samples), epochs=1)
+        train(settings.model_copy(update=dense), tmp_path / name)
+
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name, values in whole.items():
+        torch.testing.assert_close(parts[name], values, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_full_disk_is_an_error_with_the_file(
+    tmp_path: Path, small: Small, few_samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:858] . unexpected pos")
+
+    monkeypatch.setattr(torch, "save", full)
+
+    with pytest.raises(TrainingError, match=r"best.ckpt' must be written, .* is the disk full\?"):
+        train(small(data=str(few_samples)), tmp_path / "run")
+
+
+def test_metrics_stay_where_pictures_fail(
+    tmp_path: Path, small: Small, few_samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(training, "write_figures", fails)
+
+    with pytest.raises(MemoryError):
+        train(small(data=str(few_samples), epochs=1), tmp_path / "run")
+
+    assert (tmp_path / "run/metrics.json").is_file()
+
+
+def test_a_directory_of_somebody_else_is_left_alone(
+    tmp_path: Path, small: Small, few_samples: Path
+) -> None:
+    (tmp_path / ".mine.ckpt").write_text("precious")
+
+    with pytest.raises(OptionError, match="holds files that are not of a training run"):
+        train(small(data=str(few_samples)), tmp_path)
+
+    assert (tmp_path / ".mine.ckpt").read_text() == "precious"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_that_was_killed_in_its_first_epoch_starts_again(
+    tmp_path: Path, small: Small, few_samples: Path
+) -> None:
+    settings = small(data=str(few_samples), epochs=1)
+    run = tmp_path / "run"
+    (run / "logs").mkdir(parents=True)
+    (run / "settings.json").write_text(settings.model_dump_json())
+    (run / ".best.ckpt.abc.ckpt").write_text("half")
+    (run / ".mine.ckpt").write_text("precious")
+
+    train(settings, run)
+
+    assert [path.name for path in run.glob(".*")] == [".mine.ckpt"]
+
+
+def test_half_precision_needs_a_gpu(tmp_path: Path, small: Small, few_samples: Path) -> None:
+    settings = small("running.precision=16-mixed", "running.accelerator=cpu", data=str(few_samples))
+
+    with pytest.raises(OptionError, match="running.precision=16-mixed needs a GPU"):
+        train(settings, tmp_path / "run")
+
+
+def test_integers_that_no_compiler_makes_are_refused_before_the_first_epoch(
+    tmp_path: Path, small: Small, few_samples: Path
+) -> None:
+    settings = small(
+        'phases=[{"epochs": 1, "weight_bits": 4}]',
+        "neuron.activation=sigmoid",
+        data=str(few_samples),
+    )
+
+    with pytest.raises(UnsupportedError):
+        train(settings, tmp_path / "run")
+
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("no_pictures")
