@@ -340,8 +340,6 @@ class TrainSettings(_Settings):
         problems = []
         if neuron.learn_tau and (neuron.kind == "if" or neuron.tau == 1):
             problems.append("neuron.learn_tau needs a leak below 1 to start from")
-        if self.weight_bits is not None and self.start is None:
-            problems.append("weight_bits needs a trained network to round: name its run with start")
         adapts = surrogate.name == "dspike" and surrogate.adapt is not None
         if neuron.activation == "sigmoid":
             without = {
@@ -411,9 +409,19 @@ def resolve(
         _assign(values, key, value)
     values.update({key: value for key, value in settings.items() if value is not None})
     try:
-        return TrainSettings.model_validate(values)
+        resolved = TrainSettings.model_validate(values)
     except ValidationError as error:
         raise OptionError(*map(_problem_of, error.errors())) from error
+    if resolved.weight_bits is not None and resolved.start is None:
+        raise OptionError(
+            Problem(
+                "",
+                "weight_bits in the first phase needs a trained network to round",
+                "there is none",
+                "name its run with start, or give weight_bits to a later phase",
+            )
+        )
+    return resolved
 
 
 def _in_order(assignments: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:

@@ -124,7 +124,7 @@ def test_all_mistakes_are_told_with_the_nearest_names() -> None:
             "there is no setting 'surrogate.width': did you mean surrogate.name, surrogate.steepness",
         ),
         ({"preset": "digits", "overrides": ["preset=mnist5k"]}, "give its name to --preset"),
-        ({"preset": "digits", "overrides": ["weight_bits=4"]}, "name its run with start"),
+        ({"preset": "digits", "overrides": ["weight_bits=4"]}, "needs a trained network to round"),
         ({"preset": "digits", "overrides": ["neuron.threshold=Infinity"]}, "a finite number"),
         (
             {"preset": "digits", "overrides": ['network={"name":"dense","hidden":[8,0]}']},

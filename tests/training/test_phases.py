@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import neurocompile
 from neurocompile.errors import CheckpointError
 from neurocompile.training.checkpoint import load_checkpoint
 from neurocompile.training.config import TrainSettings
@@ -195,6 +196,23 @@ def test_a_phase_in_integers_follows_one_in_floats(
     assert trained.phase == 1
     assert trained.description()["quantised"]["weight_bits"] == 4
     assert metrics["phases"][1]["weight_bits"] == 4
+
+
+def test_a_finished_run_can_go_on_in_integers_and_be_verified(
+    tmp_path: Path, small: Small, few_samples: Path
+) -> None:
+    data = str(few_samples)
+    train(small(data=data, epochs=1), tmp_path / "float")
+
+    train(
+        small(f"start={tmp_path / 'float'}", "weight_bits=4", data=data, epochs=1), tmp_path / "run"
+    )
+
+    program = neurocompile.export(tmp_path / "run", target="fixedpoint", weight_bits=4)
+    report = neurocompile.verify(program, data=data)
+    held = [item for item in report.comparisons if item.must_match]
+    assert ("torch", "fixedpoint") in [(item.reference, item.candidate) for item in held]
+    assert not report.failed
 
 
 def test_the_history_says_which_phase_is_next(small: Small, epoch_of: Callable[..., Epoch]) -> None:
