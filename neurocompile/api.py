@@ -58,8 +58,8 @@ def train(
 
     `settings` are fields of `TrainSettings` (data, epochs, timesteps, seed, ...); `overrides` are
     "key=value" strings that reach nested ones. A run that is resumed has its own, with these on top; a
-    preset or configuration must agree with them. `announce` is called with what was resolved, before the run starts. Needs the
-    `train` extra.
+    preset or configuration must agree with them. `announce` is called with what was resolved, before
+    the run starts. Needs the `train` extra.
     """
     need_lightning("training")
     from neurocompile.training.config import resolve
@@ -87,8 +87,9 @@ def evaluate(
     """
     Return how a trained network does with 1 to `steps` steps, and what its neurons do meanwhile.
 
-    `source` is a run directory or checkpoint; `data` (a data set, or an .npz file of inputs and labels) and
-    `steps` are those of its training if not given, and `samples` takes the first ones only. Needs the `train` extra.
+    `source` is a run directory or checkpoint; `data` (a data set, or an .npz file of inputs and labels)
+    and `steps` are those of its training if not given, and `samples` takes the first ones only. Needs
+    the `train` extra.
     """
     need_lightning("evaluation")
     from neurocompile.training.evaluation import evaluate as evaluate_network
@@ -258,9 +259,9 @@ def verify(
     """
     Compare all stages of `program` on `data`, spike by spike, and return the report.
 
-    `samples` takes the first ones only. A data set by name is read as the network was trained on it, from
-    the directory in NEUROCOMPILE_DATA, else ./data: programs do not say where data were. The report says whether anything failed; nothing is
-    raised for spikes that differ.
+    `samples` takes the first ones only. A data set by name is read as the network was trained on it,
+    from the directory in NEUROCOMPILE_DATA, else ./data: programs do not say where data were. The
+    report says whether anything failed; nothing is raised for spikes that differ.
     """
     opened = program if isinstance(program, Program) else load(program)
     if samples is not None and samples < 1:

@@ -33,7 +33,8 @@ def run_file(
     Run the `input` of an .npz file and write OUT.npz (`docs/files.md` describes both).
 
     The file holds `output` (`output/<name>` where there are several), `spikes/<layer>` and
-    `membrane/<layer>`, and `decision` where the program weighs the steps; it is written whole or not at all. The executor is closed afterwards, whatever happens.
+    `membrane/<layer>`, and `decision` where the program weighs the steps; it is written whole or not at
+    all. The executor is closed afterwards, whatever happens.
     """
     try:
         inputs = map_inputs(

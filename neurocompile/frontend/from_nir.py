@@ -2,10 +2,10 @@
 Understand a NIR graph: which discrete-time network is it?
 
 NIR's neurons are differential equations and its files name no time step, and no framework runs them
-quite as written. A profile names the framework whose recurrence a file means (`dialects`); without one, files
-of ours say it themselves, and all others are refused. Whatever a file leaves open (profile, dt, the reset, which edges of a cycle are late) is
-taken from the options, decided by a rule or refused; what was taken from where is kept in
-`Imported.inferred`.
+quite as written. A profile names the framework whose recurrence a file means (`dialects`); without one,
+files of ours say it themselves, and all others are refused. Whatever a file leaves open (profile, dt,
+the reset, which edges of a cycle are late) is taken from the options, decided by a rule or refused;
+what was taken from where is kept in `Imported.inferred`.
 """
 
 from __future__ import annotations

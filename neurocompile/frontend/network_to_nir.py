@@ -41,8 +41,9 @@ def network_to_nir(network: Network, time_weights: Sequence[float] | None = None
     """
     Return a NIR file from which `exact_nir.exact_network` reads `network`; the same one gives the same bytes.
 
-    `time_weights` are those of the decision, one for each step, if the steps do not count alike. Raises `UnsupportedError` for names that no HDF5 file can hold, `NirFormatError` for numbers that no
-    file may hold, such as extents of 0 or more steps than are read, each with all reasons, and
+    `time_weights` are those of the decision, one for each step, if the steps do not count alike. Raises
+    `UnsupportedError` for names that no HDF5 file can hold, `NirFormatError` for numbers that no file
+    may hold, such as extents of 0 or more steps than are read, each with all reasons, and
     `EquivalenceError` if the file would give another network.
     """
     raise_all(

@@ -1,8 +1,9 @@
 """
 Reading back what `train` stored: a run directory, or one of its checkpoint files.
 
-A checkpoint is Lightning's, with two entries of ours, both plain values that load without pickle: `neurocompile`
-describes the network, `neurocompile_run` is what the run knows besides weights and optimiser.
+A checkpoint is Lightning's, with two entries of ours, both plain values that load without pickle:
+`neurocompile` describes the network, `neurocompile_run` is what the run knows besides weights and
+optimiser.
 """
 
 from __future__ import annotations

@@ -292,8 +292,9 @@ class PhaseSettings(_Settings):
     """
     A phase after the first: weights and statistics are kept, the optimiser is new (TIT).
 
-    `timesteps` and `weight_bits` that are None are those of the phase before, the rest those of the first. With `weight_bits` the phase is quantisation-aware: its forward
-    pass uses the integers that `export --weight-bits` will emit.
+    `timesteps` and `weight_bits` that are None are those of the phase before, the rest those of the
+    first. With `weight_bits` the phase is quantisation-aware: its forward pass uses the integers that
+    `export --weight-bits` will emit.
     """
 
     epochs: int = Field(gt=0)
@@ -389,9 +390,9 @@ def resolve(
     """
     Return the settings of a preset, a TOML or JSON file or a `stored` run, with `key=value` overrides on top.
 
-    Dots reach inwards (`neuron.tau=0.25`). A new `name` of a network or surrogate drops what belonged to
-    the old one, wherever it stands among the overrides. `settings` that are not None win over everything. Raises `OptionError` with every key
-    that is unknown or has an impossible value.
+    Dots reach inwards (`neuron.tau=0.25`). A new `name` of a network or surrogate drops what belonged
+    to the old one, wherever it stands among the overrides. `settings` that are not None win over
+    everything. Raises `OptionError` with every key that is unknown or has an impossible value.
     """
     if preset is not None and config is not None:
         raise OptionError("give either a preset or a configuration file, not both")

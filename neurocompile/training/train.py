@@ -123,12 +123,12 @@ def train(
     """
     Train a network and leave checkpoints, `metrics.json`, logs and pictures in `run_directory`.
 
-    `announce` gets the settings of a run that nothing speaks against, before it starts. `progress` says on
-    standard error how far it is: a bar on a terminal, else lines. With `resume` a run goes
-    on after its last finished epoch, as if it had never stopped. Where several devices are asked for, this
-    is the first of their processes; all return the same. Raises `OptionError` if the directory already
-    holds a run and `resume` is off, `DataError` for inputs that the network cannot take, and `TrainingError`
-    where the loss is no number any more.
+    `announce` gets the settings of a run that nothing speaks against, before it starts. `progress` says
+    on standard error how far it is: a bar on a terminal, else lines. With `resume` a run goes on after
+    its last finished epoch, as if it had never stopped. Where several devices are asked for, this is
+    the first of their processes; all return the same. Raises `OptionError` if the directory already
+    holds a run and `resume` is off, `DataError` for inputs that the network cannot take, and
+    `TrainingError` where the loss is no number any more.
     """
     _check_directory(run_directory, resume=resume)
     check_processes(settings.running)
