@@ -41,6 +41,7 @@ from torch import nn
 from neurocompile.data import InputRange
 from neurocompile.frontend.fold_batchnorm import fold_batchnorm
 from neurocompile.frontend.to_nir import to_nir, write_nir
+from neurocompile.training.checkpoint import Trained
 from neurocompile.training.config import TrainSettings
 from neurocompile.training.networks import SpikingNetwork, build, trace
 
@@ -153,12 +154,7 @@ def checkpoint(path: Path, width: float) -> int:
     """Write VGGSNN as `train` would, and return the number of its parameters."""
     settings, shape = settings_of("vggsnn", 10, width=width), (2, 48, 48)
     network = settled(build(settings, shape, 10), 10, events=True)
-    description = {
-        "settings": settings.model_dump(mode="json"),
-        "input_shape": list(shape),
-        "classes": 10,
-        "input_range": EVENTS.to_json(),
-    }
+    description = Trained(network, settings, 10, EVENTS).description()
     state = {f"network.{name}": values for name, values in network.state_dict().items()}
     torch.save({"neurocompile": description, "state_dict": state}, path)
     return parameters_of(network)

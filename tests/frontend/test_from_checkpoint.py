@@ -17,6 +17,7 @@ from neurocompile.frontend import from_checkpoint as module
 from neurocompile.frontend.fold_batchnorm import fold_batchnorm
 from neurocompile.frontend.from_checkpoint import PROBE_SAMPLES, from_checkpoint
 from neurocompile.frontend.to_nir import to_nir
+from neurocompile.training.checkpoint import Trained
 from neurocompile.training.config import Convolutional, StageSettings, TrainSettings
 from neurocompile.training.networks import build
 
@@ -46,12 +47,7 @@ def checkpoint(tmp_path: Path) -> Path:
             part.momentum = None  # the statistics are those of the one batch
     with torch.no_grad():
         network(torch.rand(8, STEPS, *SHAPE))
-    description = {
-        "settings": settings.model_dump(mode="json"),
-        "input_shape": list(SHAPE),
-        "classes": CLASSES,
-        "input_range": PIXELS.to_json(),
-    }
+    description = Trained(network, settings, CLASSES, PIXELS).description()
     state = {f"network.{name}": values for name, values in network.state_dict().items()}
     torch.save({"neurocompile": description, "state_dict": state}, tmp_path / "net.ckpt")
     return tmp_path / "net.ckpt"

@@ -26,6 +26,7 @@ from neurocompile.frontend.network_to_nir import identical, network_to_nir
 from neurocompile.frontend.to_nir import to_nir, write_nir
 from neurocompile.frontend.to_torch import to_torch
 from neurocompile.ir import Network
+from neurocompile.training.checkpoint import Trained
 from neurocompile.training.config import TrainSettings
 from neurocompile.training.networks import SpikingNetwork, build, spikes_of, trace
 from neurocompile.training.neurons import LIF
@@ -254,13 +255,9 @@ def test_checkpoints_are_exported_and_fire(
     given = case(name)
     images = given.limits == PIXELS
     channels = given.network.input_shape[0]
-    description = {
-        "settings": given.settings.model_dump(mode="json"),
-        "input_shape": list(given.network.input_shape),
-        "classes": CLASSES,
-        "input_range": given.limits.to_json(),
-        "normalisation": [[0.45] * channels, [0.25] * channels] if images else None,
-    }
+    normalisation = ((0.45,) * channels, (0.25,) * channels) if images else None
+    trained = Trained(given.network, given.settings, CLASSES, given.limits, normalisation)
+    description = trained.description()
     state = {f"network.{name}": values for name, values in given.network.state_dict().items()}
     torch.save({"neurocompile": description, "state_dict": state}, tmp_path / "net.ckpt")
 
@@ -270,10 +267,10 @@ def test_checkpoints_are_exported_and_fire(
     assert program.facts["folding"]["spikes_flipped"] == 0
     # biases that take the mean off pixels leave few bits for weights on the chip
     assert program.facts["first_layer"]["computed_by"] == ("host" if images else "spikes")
-    trained = spikes_of(given.network, given.inputs)[1]
-    assert set(result.spikes) >= set(trained)
-    first = next(iter(trained))
-    differ = result.spikes[first] != trained[first].numpy()
+    fired = spikes_of(given.network, given.inputs)[1]
+    assert set(result.spikes) >= set(fired)
+    first = next(iter(fired))
+    differ = result.spikes[first] != fired[first].numpy()
     assert differ.mean() < (0.01 if images else 0.05)  # 16-bit weights on the host, or 8 bits
 
 
