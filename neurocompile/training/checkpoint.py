@@ -192,8 +192,10 @@ def inherit(network: SpikingNetwork, settings: TrainSettings, source: Path) -> N
     Weights of time steps (TWO) start anew. Raises `CheckpointError` with each difference if it is another
     network.
     """
+    from neurocompile.training.quantised import describe
+
     trained = load_checkpoint(source)
-    if trained.description()["quantised"] is not None:
+    if describe(trained.network) is not None:
         raise CheckpointError(
             Problem(
                 "",

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neurocompile.data import DataSet, Split
 from neurocompile.datasets.augment import read_augmented
-from neurocompile.errors import DataError, Problem
+from neurocompile.errors import DataError, Problem, raise_all
 from neurocompile.training.config import InputSettings, TrainSettings
 
 ORDER, CHANGE = range(2)  # what is drawn: generators of the one never meet those of the other
@@ -101,15 +101,7 @@ def loaders(
     """
     phases = settings.all_phases()
     steps = phases[phase].timesteps
-    if data.steps not in (1, steps):
-        raise DataError(
-            Problem(
-                "",
-                f"'{data.name}' has {data.steps} frames a sample",
-                f"{steps} steps are asked for",
-                f"use --timesteps {data.steps}",
-            )
-        )
+    raise_all(DataError, problems_of_steps(data, steps))
     first_epoch = sum(earlier.epochs for earlier in phases[:phase])
     order = EpochOrder(len(data.train), settings.seed, first_epoch, rank, world)
     workers = settings.input.workers
@@ -135,6 +127,20 @@ def loaders(
             TEST_BATCH * settings.batch_size,
         ),
     )
+
+
+def problems_of_steps(data: DataSet, steps: int | None) -> list[Problem]:
+    """Return a problem if samples of `data` have frames of their own, and not `steps` of them."""
+    if data.steps in (1, steps):
+        return []
+    return [
+        Problem(
+            "",
+            f"'{data.name}' has {data.steps} frames a sample",
+            f"{steps} steps are asked for",
+            f"use --timesteps {data.steps}",
+        )
+    ]
 
 
 def problems_of_frames(data: DataSet, settings: TrainSettings) -> list[Problem]:

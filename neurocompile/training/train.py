@@ -66,7 +66,7 @@ from neurocompile.training.config import TrainSettings, resolve
 from neurocompile.training.evidence import Evidence, EvidenceModule
 from neurocompile.training.figures import write_figures
 from neurocompile.training.history import History
-from neurocompile.training.loading import loaders, problems_of_frames
+from neurocompile.training.loading import loaders, problems_of_frames, problems_of_steps
 from neurocompile.training.module import TrainingModule
 from neurocompile.training.networks import build, check_shapes
 from neurocompile.training.normalisation import synchronise
@@ -613,14 +613,7 @@ def _data_sets(settings: TrainSettings) -> list[DataSet]:
             made[steps] = load_data_set(settings.data, options)
         chosen = made[steps]
         data.append(chosen)
-        if chosen.steps not in (1, steps):
-            problem = Problem(
-                "",
-                f"'{chosen.name}' has {chosen.steps} frames a sample",
-                f"{steps} steps are asked for",
-                f"use --timesteps {chosen.steps}",
-            )
-            problems[problem] = None
+        problems.update(dict.fromkeys(problems_of_steps(chosen, steps)))
         problems.update(dict.fromkeys(check_shapes(settings, chosen.input_shape)))
         problems.update(dict.fromkeys(problems_of_frames(chosen, settings)))
     raise_all(DataError, problems)
