@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -552,6 +554,11 @@ def doctor() -> None:
             click.echo(f"for {finding.name}: {finding.remedy}")
 
 
+def _scales(values: NDArray[np.float64]) -> str:
+    low, high = float(values.min()), float(values.max())
+    return f"{low:.1f}" if low == high else f"{low:.1f} to {high:.1f}"
+
+
 def _numbers(values: Integer) -> str:
     low, high = int(values.min()), int(values.max())
     return str(low) if low == high else f"{low} to {high}"
@@ -639,7 +646,7 @@ def _print_program(program: Program) -> None:
             neurons.name,
             f"{count} {neurons.shape}",
             "read-out" if neurons.readout else _numbers(neurons.threshold),
-            f"{neurons.scale:.1f}",
+            _scales(neurons.scale),
             f"{room:.2f}x",
         )
     Console().print(table)

@@ -18,7 +18,7 @@ from neurocompile.integer import (
 from neurocompile.ir import Network
 from neurocompile.stages import Stage
 
-HIDDEN = ("name", "shape", "input_shape")
+HIDDEN = ("name", "shape", "input_shape", "arithmetic")
 USUAL = {
     "comparison": ">",
     "most_spikes": 1,

@@ -24,6 +24,8 @@ Shape = tuple[int, ...]
 Reset = Literal["zero", "subtract"]
 Comparison = Literal[">", ">="]
 Shows = Literal["spikes", "input", "membrane"]
+Rounding = Literal["zero", "down", "nearest"]
+Overflow = Literal["wrap", "saturate"]
 
 STATE_FRACTION_BITS = 6  # Lava LIF, fixed_pt model: a_in << 6 and vth << 6
 READOUT_THRESHOLD = 131071  # the largest 17-bit threshold: a read-out must never reach it
@@ -44,6 +46,49 @@ def frozen_integers(values: ArrayLike) -> Integer:
     copy: Integer = np.array(values, dtype=np.int64, order="C")
     copy.flags.writeable = False
     return copy
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """
+    How a family of chips computes with states; the defaults are Lava's and Loihi 2's.
+
+    A state unit is 2^-`fraction_bits` weight units. u and v are two's complement of `current_bits` and
+    `membrane_bits`, their ends -(2^(bits - 1) - 1) and 2^(bits - 1) - 1. A decay multiplies by a number of
+    `decay_bits` bits behind the point, and `rounding` says where its product goes: toward zero, down, or
+    to the nearest integer, halves up. Beyond its ends a state wraps (once) or saturates.
+    """
+
+    fraction_bits: int = STATE_FRACTION_BITS
+    decay_bits: int = 12
+    current_bits: int = 24
+    membrane_bits: int = 24
+    rounding: Rounding = "zero"
+    current_overflow: Overflow = "wrap"
+    membrane_overflow: Overflow = "saturate"
+
+    @property
+    def state_units(self) -> int:
+        """How many state units a weight unit has."""
+        return 1 << self.fraction_bits
+
+    @property
+    def decay_one(self) -> int:
+        """The number that stands for a factor of 1."""
+        return 1 << self.decay_bits
+
+    @property
+    def current_end(self) -> int:
+        """The largest u, in state units."""
+        return (1 << (self.current_bits - 1)) - 1
+
+    @property
+    def membrane_end(self) -> int:
+        """The largest v, in state units."""
+        return (1 << (self.membrane_bits - 1)) - 1
+
+
+LOIHI2 = Arithmetic()
 
 
 @dataclass(frozen=True)
@@ -91,9 +136,9 @@ class IntegerNeurons:
     A population of Lava's LIF neurons.
 
     `du`, `dv` and `threshold` are one number each, as the chip wants them, or arrays that broadcast to
-    `shape`, which a target splits into populations of equal neurons. `scale` is the number of weight
-    units in one unit of the float network's membrane, which is v / (64 scale) + `origin`. At the first
-    step of each sample `pulse` (weight units) is added to the input sum, and `start` (state units,
+    `shape`, which a target splits into populations of equal neurons. `scale` (one number, or one per
+    channel) is the number of weight units in one unit of the float network's membrane, which is
+    v / (64 scale) + `origin`, 64 being the state units of the population's `arithmetic`. At the first step of each sample `pulse` (weight units) is added to the input sum, and `start` (state units,
     multiples of 64) to the membrane.
 
     Lava's LIF fires above its threshold and resets to zero. What follows needs microcode on the chip:
@@ -117,7 +162,7 @@ class IntegerNeurons:
     threshold: Integer
     bias_mantissa: Integer  # broadcasts to shape
     bias_exponent: int
-    scale: float
+    scale: NDArray[np.float64]
     shows: Shows = "spikes"
     reset: Reset = "zero"
     start: Integer = field(default_factory=lambda: frozen_integers(0))
@@ -129,10 +174,11 @@ class IntegerNeurons:
     floor: Integer = field(default_factory=lambda: frozen_integers(NO_FLOOR))
     refractory: int = 0
     saturates: bool = False
+    arithmetic: Arithmetic = LOIHI2
 
     def __post_init__(self) -> None:
         if np.array_equal(self.subtracts, AS_THRESHOLD):
-            in_state_units = np.asarray(self.threshold, np.int64) << STATE_FRACTION_BITS
+            in_state_units = np.asarray(self.threshold, np.int64) << self.arithmetic.fraction_bits
             object.__setattr__(self, "subtracts", in_state_units)
         for name in (
             "du",
@@ -145,9 +191,10 @@ class IntegerNeurons:
             "floor",
         ):
             object.__setattr__(self, name, frozen_integers(getattr(self, name)))
-        origin = np.array(self.origin, dtype=np.float64)
-        origin.flags.writeable = False
-        object.__setattr__(self, "origin", origin)
+        for name in ("scale", "origin"):
+            real = np.array(getattr(self, name), dtype=np.float64)
+            real.flags.writeable = False
+            object.__setattr__(self, name, real)
 
     @property
     def readout(self) -> bool:
@@ -173,9 +220,14 @@ class IntegerNeurons:
     def in_source_units(self, states: NDArray[Any]) -> NDArray[np.float64]:
         """Return membranes (..., *shape), in state units, as the source network counts them."""
         result: NDArray[np.float64] = (
-            states / (self.scale * (1 << STATE_FRACTION_BITS)) + self.origin
+            states / (self.scale * self.arithmetic.state_units) + self.origin
         )
         return result
+
+    def scale_of_rows(self, rows: int) -> NDArray[np.float64]:
+        """Return the scale of each of `rows` rows of weights: one for each neuron, or for each channel."""
+        each: NDArray[np.float64] = np.broadcast_to(self.scale, self.shape).reshape(rows, -1)[:, 0]
+        return each
 
     @property
     def bias(self) -> Integer:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 from neurocompile.errors import Problem
 from neurocompile.integer import (
     NO_FLOOR,
-    STATE_FRACTION_BITS,
     Geometry,
     IntegerInput,
     IntegerNetwork,
@@ -77,10 +78,10 @@ def _problems_of_names(network: IntegerNetwork) -> Iterable[Problem]:
 
 
 def _problems_of_population(population: IntegerPopulation) -> Iterable[Problem]:
-    if not isinstance(population, IntegerRelay) and not (
-        math.isfinite(population.scale) and population.scale > 0
-    ):
-        yield Problem(population.name, "needs a positive scale", f"it is {population.scale}")
+    if not isinstance(population, IntegerRelay):
+        scale = np.asarray(population.scale)
+        if not (np.isfinite(scale) & (scale > 0)).all():
+            yield Problem(population.name, "needs a positive scale", f"it is {scale.min()}")
     if any(extent < 1 for extent in population.shape):
         yield Problem(population.name, "needs a shape", f"it is {population.shape}")
     if isinstance(population, IntegerInput):
@@ -95,7 +96,7 @@ def _problems_of_population(population: IntegerPopulation) -> Iterable[Problem]:
             yield Problem(
                 population.name, "needs a bias exponent", f"it is {population.bias_exponent}"
             )
-        if (population.start % (1 << STATE_FRACTION_BITS)).any():
+        if (population.start % population.arithmetic.state_units).any():
             yield Problem(population.name, "needs a start in whole weight units")
         if population.readout and (
             not population.plain or population.saturates or population.start.any()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neurocompile.integer import STATE_FRACTION_BITS
+from neurocompile.integer import STATE_FRACTION_BITS, Arithmetic, Overflow, Rounding
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,24 @@ class Limits:
     decay_bits: int
     state_maximum: int  # |u|, |v|, in state units
     payload_bits: int  # of a graded input
+    fraction_bits: int = STATE_FRACTION_BITS  # of a weight unit, in states
+    current_bits: int = 24  # of u, two's complement
+    rounding: Rounding = "zero"
+    current_overflow: Overflow = "wrap"
+    membrane_overflow: Overflow = "saturate"
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What neurons of this family compute with."""
+        return Arithmetic(
+            fraction_bits=self.fraction_bits,
+            decay_bits=self.decay_bits,
+            current_bits=self.current_bits,
+            membrane_bits=self.state_maximum.bit_length() + 1,
+            rounding=self.rounding,
+            current_overflow=self.current_overflow,
+            membrane_overflow=self.membrane_overflow,
+        )
 
     def weight_unit(self, bits: int) -> int:
         """Return the distance of two weights when only `bits` bits are used."""
@@ -51,5 +69,5 @@ class Limits:
     def bias_maximum(self) -> float:
         """The largest bias in weight units."""
         return float(
-            (self.bias_mantissa_maximum << self.bias_exponent_maximum) >> STATE_FRACTION_BITS
+            (self.bias_mantissa_maximum << self.bias_exponent_maximum) >> self.fraction_bits
         )

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from neurocompile.errors import Problem, ProgramFormatError, raise_all
 from neurocompile.integer import (
+    LOIHI2,
+    Arithmetic,
     Geometry,
     IntegerInput,
     IntegerNetwork,
@@ -29,10 +31,11 @@ from neurocompile.integer import (
 )
 
 FORMAT = "neurocompile program"
-VERSION = 3
+VERSION = 4
 MANIFEST = "program.json"
+WIDEST = 32  # bits of any integer that a chip keeps
 
-REAL = ("origin",)
+REAL = ("scale", "origin")
 NUMBER_OR_ARRAY = ("du", "dv", "threshold", "start", "pulse", "subtracts", "floor", *REAL)
 """Fields of neurons that are one number, or one per neuron; all but `REAL` are integers."""
 
@@ -116,7 +119,11 @@ def read_files(path: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
 
 def describe_network(network: IntegerNetwork) -> dict[str, Any]:
     """Return `network` as plain values; its arrays are described by shape and type."""
+    arithmetics = {neurons.arithmetic for neurons in network.neurons} or {LOIHI2}
+    if len(arithmetics) > 1:
+        raise AssertionError("all neurons of a network compute alike")
     return {
+        "arithmetic": asdict(arithmetics.pop()),
         "populations": [_describe_population(item) for item in network.populations],
         "synapses": [_describe_synapses(group) for group in network.synapses],
         "outputs": dict(network.outputs),
@@ -125,8 +132,9 @@ def describe_network(network: IntegerNetwork) -> dict[str, Any]:
 
 def network_of(manifest: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> IntegerNetwork:
     """Return the network that `describe_network` described, with its arrays."""
+    arithmetic = _arithmetic(manifest["arithmetic"])
     return IntegerNetwork(
-        tuple(_population(entry, tensors) for entry in manifest["populations"]),
+        tuple(_population(entry, tensors, arithmetic) for entry in manifest["populations"]),
         tuple(_synapses(entry, tensors) for entry in manifest["synapses"]),
         {str(name): str(shown) for name, shown in manifest["outputs"].items()},
     )
@@ -210,12 +218,27 @@ def _describe_population(population: IntegerPopulation) -> dict[str, Any]:
         "saturates": population.saturates,
         "bias_mantissa": _tensor_entry(population.bias_mantissa),
         "bias_exponent": population.bias_exponent,
-        "scale": population.scale,
         "shows": population.shows,
     }
 
 
-def _population(entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> IntegerPopulation:
+def _arithmetic(entry: Mapping[str, Any]) -> Arithmetic:
+    widths = ("fraction_bits", "decay_bits", "current_bits", "membrane_bits")
+    for name in widths:
+        if not 0 <= _whole(entry[name]) <= WIDEST:
+            raise ValueError(f"'{name}' is {entry[name]}")
+    overflow = ("wrap", "saturate")
+    return Arithmetic(
+        **{name: entry[name] for name in widths},
+        rounding=_one_of(entry["rounding"], ("zero", "down", "nearest")),
+        current_overflow=_one_of(entry["current_overflow"], overflow),
+        membrane_overflow=_one_of(entry["membrane_overflow"], overflow),
+    )
+
+
+def _population(
+    entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], arithmetic: Arithmetic
+) -> IntegerPopulation:
     shape = tuple(int(extent) for extent in entry["shape"])
     name = str(entry["name"])
     if entry["kind"] == "input":
@@ -245,7 +268,7 @@ def _population(entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -
         shape,
         **fields,
         bias_exponent=int(entry["bias_exponent"]),
-        scale=float(entry["scale"]),
+        arithmetic=arithmetic,
         shows=_one_of(entry["shows"], ("spikes", "input", "membrane")),
         reset=_one_of(entry["reset"], ("zero", "subtract")),
         inclusive=bool(_one_of(entry["inclusive"], (False, True))),

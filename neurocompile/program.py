@@ -389,6 +389,7 @@ def _from_manifest(manifest: dict[str, Any], files: dict[str, bytes]) -> Program
         "options",
         "steps",
         "native_steps",
+        "arithmetic",
         "populations",
         "synapses",
         "outputs",
@@ -420,10 +421,13 @@ def _prove_again(program: Program) -> None:
     wrong = [
         name
         for name, value in program.facts["limits"].items()
-        if not isinstance(value, int) or not 0 < value <= LARGEST_LIMIT.get(name, WIDEST)
+        if not isinstance(value, str)
+        and (not isinstance(value, int) or not 0 <= value <= LARGEST_LIMIT.get(name, WIDEST))
     ]
     if wrong:
         raise ProgramFormatError(f"the manifest's limits are none: {', '.join(wrong)}")
+    if any(neurons.arithmetic != limits.arithmetic for neurons in program.network.neurons):
+        raise ProgramFormatError("the manifest's arithmetic is not that of its limits")
     if program.steps < 1 or (program.native_steps or 1) < 1:
         raise ProgramFormatError("the manifest's steps must be positive")
     if prove_ranges(program.network, limits, steps=program.steps) != program.bounds:

@@ -79,7 +79,7 @@ def test_a_changed_manifest_is_refused(directory: Path) -> None:
         ("[]", "is not a manifest of neurocompile"),
         (
             '{"format": "neurocompile program", "version": 99}',
-            "must be of version 3, but it is 99: export it again",
+            "must be of version 4, but it is 99: export it again",
         ),
         ("[" * 100_000, "program.json' is damaged"),
     ],

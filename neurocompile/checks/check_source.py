@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from neurocompile.checks.mend import Mender, options_in
 from neurocompile.checks.needs import LayerNeeds, needs_of
 from neurocompile.data import InputRange
@@ -570,7 +572,7 @@ def _layers(
                 kind_of(item),
                 item.shape,
                 assumed=name in changed,
-                scale=getattr(item, "scale", 1.0),
+                scale=float(np.min(getattr(item, "scale", 1.0))),
                 bound=bounds.get(name),
                 shrunk=quantised.lowered.get(name, 1.0),
                 needs=needs[name],
@@ -624,7 +626,7 @@ def _miss(
         while too_many - longest > 1:
             middle = (longest + too_many) // 2
             longest, too_many = (middle, too_many) if passes(middle) else (longest, middle)
-    return Miss(excess, neurons.scale / max(1.0, excess), longest or None)
+    return Miss(excess, float(neurons.scale.min()) / max(1.0, excess), longest or None)
 
 
 def _is_analogue(item: InputPopulation) -> bool:

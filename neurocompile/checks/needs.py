@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from neurocompile.integer import (
-    STATE_FRACTION_BITS,
     IntegerInput,
     IntegerNeurons,
     IntegerPopulation,
     IntegerSynapses,
 )
 from neurocompile.limits import Limits
-from neurocompile.passes.quantise import HOST_WEIGHT_BITS
 from neurocompile.pipeline import Compiled
 from neurocompile.populations import (
     Population,
@@ -30,6 +28,7 @@ from neurocompile.populations import (
     SpikingPopulation,
     SynapseGroup,
 )
+from neurocompile.quantisation.fit import HOST_WEIGHT_BITS
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def _numbers(
         error = _largest(real.threshold * neurons.scale - lowered - neurons.threshold)
     if not neurons.readout:
         yield "threshold", _between(neurons.threshold, 0, limits.threshold_maximum, error)
-    exact = real.bias * neurons.scale * (1 << STATE_FRACTION_BITS)
+    exact = real.bias * neurons.scale * neurons.arithmetic.state_units
     most = limits.bias_mantissa_maximum
     yield (
         "bias_mantissa",
@@ -193,7 +192,9 @@ def _synapses(
 ) -> SynapseNeeds:
     network = compiled.quantised.network
     source, target = network[group.source], network[group.target]
-    scale = target.scale if isinstance(target, IntegerNeurons) else 1.0
+    rows = len(real.operator.weight)
+    scale = target.scale_of_rows(rows) if isinstance(target, IntegerNeurons) else np.ones(rows)
+    scale = scale.reshape(-1, *[1] * (real.operator.weight.ndim - 1))
     payload = source.scale if isinstance(source, IntegerInput) else 1.0
     wanted = real.operator.weight * (scale / payload * 2.0**-group.exponent)
     unit = limits.weight_unit(weight_bits)

@@ -34,6 +34,7 @@ and is part of their input's range. Their current remembers what arrives in the 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +43,6 @@ from neurocompile.blocks import row_blocks
 from neurocompile.errors import Problem, RangeError, raise_all
 from neurocompile.integer import (
     NO_FLOOR,
-    READOUT_THRESHOLD,
-    STATE_FRACTION_BITS,
     Bound,
     Integer,
     IntegerInput,
@@ -56,7 +55,6 @@ from neurocompile.integer import (
 from neurocompile.limits import Limits
 
 Real = NDArray[np.float64]
-STATE_UNITS = 1 << STATE_FRACTION_BITS
 
 
 def prove_ranges(network: IntegerNetwork, limits: Limits, *, steps: int) -> tuple[Bound, ...]:
@@ -103,6 +101,38 @@ def find_bounds(
     return bounds, problems
 
 
+@dataclass(frozen=True)
+class Reach:
+    """
+    What each neuron of a population can reach at most, (*shape), and what it may.
+
+    `current` is in weight units, `membrane` in state units; `silence` as in `Bound`.
+    """
+
+    layer: str
+    current: Real
+    current_limit: int
+    membrane: Real
+    membrane_limit: int
+    silence: int
+
+    def bound(self, steps: int) -> Bound:
+        """Return the largest of all neurons, over `steps` steps."""
+        return Bound(
+            layer=self.layer,
+            current=int(np.ceil(self.current.max(initial=0))),
+            current_limit=self.current_limit,
+            membrane=int(np.ceil(self.membrane.max(initial=0))),
+            membrane_limit=self.membrane_limit,
+            steps=steps,
+            silence=self.silence,
+        )
+
+    def saturated(self) -> Reach:
+        """Return the reach of neurons whose membranes stay at the end of their range."""
+        return replace(self, membrane=np.minimum(self.membrane, self.membrane_limit))
+
+
 def bound_of(
     network: IntegerNetwork,
     neurons: IntegerNeurons,
@@ -116,34 +146,47 @@ def bound_of(
 
     `silent_steps` is how many steps in a row it must be kept silent between samples.
     """
+    return reach_of(network, neurons, limits, steps=steps, silent_steps=silent_steps).bound(steps)
+
+
+def reach_of(
+    network: IntegerNetwork,
+    neurons: IntegerNeurons,
+    limits: Limits,
+    *,
+    steps: int,
+    silent_steps: int = 0,
+) -> Reach:
+    """Return what `bound_of` does, for each neuron."""
     low, high = _input_range(network, neurons, limits)
     unit = 1 << limits.decay_bits
+    state_units = limits.arithmetic.state_units
     # What arrives in the gap is remembered, too, by those who must be silent in it.
     memory = geometric(1 - (neurons.du + 1) / unit, steps + silent_steps)
     least, most = low * memory, high * memory
     bias = neurons.bias
     silence = 0
     if silent_steps and neurons.plain:
-        quiet = np.ceil(most) + -(-np.maximum(bias, 0) // STATE_UNITS) + 1
+        quiet = np.ceil(most) + -(-np.maximum(bias, 0) // state_units) + 1
         silence = int(quiet.max(initial=0))
         least = least - silence * geometric(1 - (neurons.du + 1) / unit, silent_steps)
-    current = max(most.max(initial=0), -least.min(initial=0))
+    current = np.maximum(most, -least)
 
     leak = 1 - neurons.dv / unit
     growth = geometric(leak, steps)
     start = neurons.start
-    downward = (low * memory * STATE_UNITS + np.minimum(bias, 0)) * growth + np.minimum(start, 0)
-    step_up = high * memory * STATE_UNITS + np.maximum(bias, 0)
+    downward = (low * memory * state_units + np.minimum(bias, 0)) * growth + np.minimum(start, 0)
+    step_up = high * memory * state_units + np.maximum(bias, 0)
     floored = np.maximum(downward, neurons.floor)
     downward = np.where(neurons.floor > NO_FLOOR, floored, downward)
-    threshold = neurons.threshold << STATE_FRACTION_BITS
+    threshold = neurons.threshold << limits.fraction_bits
     if neurons.reset == "subtract":
         downward = downward - neurons.most * np.maximum(neurons.subtracts - threshold, 0)
-    membrane = -downward.min(initial=0)
+    membrane = np.maximum(-downward, 0)
     membrane_limit = limits.state_maximum
     if neurons.readout:
-        membrane = max(membrane, (step_up * growth + np.maximum(start, 0)).max(initial=0))
-        membrane_limit = READOUT_THRESHOLD << STATE_FRACTION_BITS
+        membrane = np.maximum(membrane, step_up * growth + np.maximum(start, 0))
+        membrane_limit = min(limits.threshold_maximum << limits.fraction_bits, membrane_limit)
     elif neurons.reset == "subtract" or neurons.most > 1:
         after = threshold + np.maximum(start, 0)
         if neurons.reset == "subtract":
@@ -151,18 +194,16 @@ def bound_of(
             left = neurons.most * np.maximum(threshold - neurons.subtracts, 0)
             after = after + left + over * growth
         highest = np.maximum(leak * after + step_up + np.maximum(start, 0), neurons.floor)
-        membrane = max(membrane, highest.max(initial=0))
-    if neurons.saturates:
-        membrane = min(membrane, membrane_limit)
-    return Bound(
+        membrane = np.maximum(membrane, highest)
+    reach = Reach(
         layer=neurons.name,
-        current=int(np.ceil(current)),
+        current=np.broadcast_to(np.asarray(current, np.float64), neurons.shape),
         current_limit=limits.current_maximum,
-        membrane=int(np.ceil(membrane)),
+        membrane=np.broadcast_to(np.asarray(membrane, np.float64), neurons.shape),
         membrane_limit=membrane_limit,
-        steps=steps,
         silence=silence,
     )
+    return reach.saturated() if neurons.saturates else reach
 
 
 def _input_range(
@@ -177,7 +218,7 @@ def _input_range(
         high = high + group_high.reshape(neurons.shape)
     if neurons.start.any() and not (neurons.du != _forgetful(limits)).any():
         # The chip gets it as a pulse of input current.
-        pulse = neurons.start >> STATE_FRACTION_BITS
+        pulse = neurons.start >> limits.fraction_bits
         low, high = low + np.minimum(pulse, 0), high + np.maximum(pulse, 0)
     low, high = low + np.minimum(neurons.pulse, 0), high + np.maximum(neurons.pulse, 0)
     return low, high
@@ -192,13 +233,13 @@ def most_spikes(
     Where spikes subtract less than the threshold a membrane keeps more and more, and there is no such
     number; then one more than fits a graded spike is returned, which the proof refuses.
     """
-    threshold = neurons.threshold << STATE_FRACTION_BITS
+    threshold = neurons.threshold << limits.fraction_bits
     if neurons.reset == "subtract" and (neurons.subtracts < threshold).any():
         return limits.payload_maximum + 1
     _, high = _input_range(network, neurons, limits)
     unit = 1 << limits.decay_bits
     memory = geometric(1 - (neurons.du + 1) / unit, steps)
-    step_up = high * memory * STATE_UNITS + np.maximum(neurons.bias, 0)
+    step_up = high * memory * limits.arithmetic.state_units + np.maximum(neurons.bias, 0)
     start = np.maximum(neurons.start, 0)
     reach = (1 - neurons.dv / unit) * (threshold + start) + step_up + start
     reach = np.maximum(reach, neurons.floor)

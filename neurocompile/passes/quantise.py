@@ -28,55 +28,40 @@ the host in integers of up to 16 bits, whose sums the chip receives as input cur
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from neurocompile.blocks import row_blocks
 from neurocompile.errors import OptionError, Problem, RangeError, raise_all
 from neurocompile.integer import (
-    NO_FLOOR,
-    READOUT_THRESHOLD,
-    STATE_FRACTION_BITS,
-    Geometry,
-    Integer,
     IntegerInput,
     IntegerNetwork,
     IntegerNeurons,
     IntegerPopulation,
     IntegerRelay,
     IntegerSynapses,
-    Reset,
-    Shows,
     outliving,
 )
-from neurocompile.ir import Conv2d
 from neurocompile.limits import Limits
-from neurocompile.linear import slide_of
-from neurocompile.passes.prove_ranges import bound_of, excess, most_spikes
 from neurocompile.populations import (
     InputPopulation,
-    Population,
     PopulationNetwork,
     ReadoutPopulation,
     SpikingPopulation,
     SumPopulation,
     SynapseGroup,
 )
+from neurocompile.quantisation.fit import Fit, Fitter, without_weights
+from neurocompile.quantisation.recipe import Recipe, Wish
+from neurocompile.quantisation.scales import wished_scale
 
 FirstLayer = Literal["auto", "graded", "host"]
 Membranes = Literal["proven", "saturating"]
 
-NO_CURRENT_MEMORY = 4095  # du: u forgets all (Lava adds 1), so that u is the input of this step
-HOST_WEIGHT_BITS = 16
-HOST_FRACTION_BITS = 40  # smaller weights than this are nothing beside a threshold of 17 bits
-SCALE_ATTEMPTS = 64
-FAR_BEYOND = 1 << 40
 TWO_BITS = 4  # times by which biases may shrink a first layer's weights before the host computes it
-GRID_TOLERANCE = 1e-6  # of a weight unit, of sources that compute in integers
+DEFAULT = Recipe()
 
 
 @dataclass(frozen=True)
@@ -105,27 +90,27 @@ def quantise(
     network: PopulationNetwork,
     limits: Limits,
     *,
-    weight_bits: int = 8,
+    weight_bits: int | None = None,
     steps: int,
     first_layer: FirstLayer = "auto",
     membranes: Membranes = "proven",
+    recipe: Recipe = DEFAULT,
+    choices: Mapping[str, Wish] | None = None,
 ) -> Quantised:
     """
     Return `network` in integers that fit `limits`, over samples of `steps` steps.
+
+    `recipe` says how, for all layers but those that `choices` decides, as `calibrate` found it on samples;
+    `weight_bits` goes before its own.
 
     With `membranes` "saturating" only what wraps limits the scale: the membranes of spiking layers may
     saturate where a worst case would. They do the same on every target, but not what floats do.
 
     Raises `RangeError` where no scale is small enough, `OptionError` for impossible bits.
     """
-    if not 2 <= weight_bits <= limits.weight_bits:
-        raise OptionError(
-            Problem(
-                "",
-                f"weight bits must be from 2 to {limits.weight_bits}",
-                f"{weight_bits} are asked for",
-            )
-        )
+    if weight_bits is not None:
+        recipe = replace(recipe, weight_bits=weight_bits)
+    recipe.check(limits, layers_of(network))
     of_source = network.weight_unit is not None and not isinstance(network.weight_unit, Mapping)
     saturating = membranes == "saturating" or of_source
     inputs = {
@@ -148,12 +133,15 @@ def quantise(
                     "leave it out, or give the values with --input-range",
                 )
             )
-        quantiser = _Quantiser(limits, weight_bits, steps, saturating, network.weight_unit)
+        fitter = Fitter(limits, steps, saturating, network.weight_unit)
+        quantiser = _Quantiser(fitter, recipe, choices or {})
         return quantiser.run(network, inputs, "spikes", "the input is spikes")
 
     on_host = frozenset(group.name for group in network.synapses if group.source in analogue)
-    on_chip = _Quantiser(limits, weight_bits, steps, saturating, network.weight_unit)
-    by_host = replace(on_chip, on_host=on_host)  # and what both do alike is done once
+    fitter = Fitter(limits, steps, saturating, network.weight_unit)
+    on_chip = _Quantiser(fitter, recipe, choices or {})
+    # What both do alike is done once.
+    by_host = replace(on_chip, fitter=replace(fitter, on_host=on_host))
     if first_layer == "host":
         return by_host.run(network, inputs, "host", "asked for")
     if first_layer == "graded":
@@ -164,7 +152,8 @@ def quantise(
         except RangeError:
             reason = "inputs off a grid would scale the source's integers on the chip"
             return by_host.run(network, inputs, "host", reason)
-    reason = f"the range proof holds with all {weight_bits} bits of its weights"
+    bits = max(recipe.bits_of(group.target) for group in network.synapses if group.name in on_host)
+    reason = f"the range proof holds with all {bits} bits of its weights"
     try:
         graded = on_chip.run(network, inputs, "graded", reason)
     except RangeError:
@@ -199,34 +188,17 @@ def _quantise_input(population: InputPopulation, limits: Limits) -> IntegerInput
 
 
 @dataclass(frozen=True)
-class _Fit:
-    """
-    The integers of one population, and of the synapses into it.
-
-    `lowered` is by how much the range proof shrank their scale, `cramped` the biases before it.
-    """
-
-    neurons: IntegerNeurons
-    groups: tuple[IntegerSynapses, ...]
-    lowered: float
-    cramped: float
-
-
-@dataclass(frozen=True)
 class _Quantiser:
     """
     Quantises one network; `fits` are those found so far, by all that they depend on.
 
-    Copies with another `on_host` share them.
+    Copies with another `fitter` share them.
     """
 
-    limits: Limits
-    weight_bits: int
-    steps: int
-    saturating: bool
-    weight_unit: float | Mapping[str, float] | None = None
-    on_host: frozenset[str] = frozenset()
-    fits: dict[Hashable, _Fit] = field(default_factory=dict)
+    fitter: Fitter
+    recipe: Recipe
+    choices: Mapping[str, Wish]
+    fits: dict[Hashable, Fit] = field(default_factory=dict)
 
     def run(
         self,
@@ -309,9 +281,9 @@ class _Quantiser:
         groups: tuple[SynapseGroup, ...],
         inputs: Mapping[str, IntegerPopulation],
         silent_steps: int,
-    ) -> _Fit:
-        """Return what `_fit` does; once, for one population and what feeds it."""
-        on_host = tuple(group.name for group in groups if group.name in self.on_host)
+    ) -> Fit:
+        """Return the integers of one population; found once for what feeds it."""
+        on_host = tuple(group.name for group in groups if group.name in self.fitter.on_host)
         # Of neurons only the number of spikes matters to others; inputs and relays are plain numbers.
         sent = tuple(
             (name, item.most if isinstance(item, IntegerNeurons) else item)
@@ -319,370 +291,51 @@ class _Quantiser:
         )
         key = (population.name, on_host, sent)
         if key not in self.fits:
-            self.fits[key] = self._fit(population, groups, inputs, silent_steps)
+            wish = self.choices.get(population.name) or self._wish(population, groups, inputs)
+            self.fits[key] = self.fitter.fit(
+                population, groups, inputs, wish, silent_steps=silent_steps
+            )
         return self.fits[key]
 
-    def _fit(
+    def _wish(
         self,
         population: SpikingPopulation | ReadoutPopulation,
         groups: tuple[SynapseGroup, ...],
         inputs: Mapping[str, IntegerPopulation],
-        silent_steps: int,
-    ) -> _Fit:
-        """Return the integers at the largest scale whose range proof holds."""
-        allowed = self._wished_scale(population, groups, inputs)
-        wanted = scale = min(allowed, self._scale_of_biases(population))
-        unit = self._given_unit(population)
-        if unit is not None:
-            allowed = wanted = scale = 1 / unit
-        for _ in range(SCALE_ATTEMPTS):
-            neurons = self._neurons(population, scale)
-            integers = tuple(self._synapses(group, neurons.scale, inputs) for group in groups)
-            probe = _stand_alone(neurons, integers, inputs)
-            if isinstance(population, SpikingPopulation) and population.most_spikes != 1:
-                possible = most_spikes(probe, neurons, self.limits, steps=self.steps)
-                neurons = replace(neurons, most=min(possible, population.most_spikes or possible))
-                probe = _stand_alone(neurons, integers, inputs)
-            bound = bound_of(
-                probe, neurons, self.limits, steps=self.steps, silent_steps=silent_steps
-            )
-            if self.saturating and not neurons.readout and bound.membrane > bound.membrane_limit:
-                neurons = replace(neurons, saturates=True)
-                bound = replace(bound, membrane=bound.membrane_limit)
-            if unit is not None:
-                trained = isinstance(self.weight_unit, Mapping)
-                _refuse_rounding(
-                    population, groups, neurons, integers, inputs, self.limits, trained=trained
-                )
-                raise_all(RangeError, excess(bound))
-            if not list(excess(bound)):
-                _refuse_vanished(population, groups, integers, wanted / scale, self.steps)
-                return _Fit(neurons, integers, wanted / scale, allowed / wanted)
-            overshoot = max(
-                bound.current / bound.current_limit, bound.membrane / bound.membrane_limit
-            )
-            scale = neurons.scale / max(overshoot, 1.001)
-            del integers, probe  # as large as the next ones
-        raise RangeError(*excess(bound))
-
-    def _given_unit(self, population: Population) -> float | None:
-        """Return the weight unit that the source gives to `population`, if it computes in integers."""
-        if isinstance(self.weight_unit, Mapping):
-            return self.weight_unit.get(population.name)
-        return self.weight_unit
-
-    def _wished_scale(
-        self,
-        population: Population,
-        groups: tuple[SynapseGroup, ...],
-        inputs: Mapping[str, IntegerPopulation],
-    ) -> float:
-        """Return the largest scale at which every weight and threshold fits, sums not looked at."""
-        assert isinstance(population, SpikingPopulation | ReadoutPopulation)
-        highest = self.limits.largest_weight(self.weight_bits)
-        candidates = [float(self.limits.threshold_maximum)]
-        if isinstance(population, SpikingPopulation) and population.threshold.any():
-            candidates = [self.limits.threshold_maximum / float(population.threshold.max())]
-        for group in groups:
-            largest = _magnitude(group.operator.weight)
-            if largest > 0 and group.name not in self.on_host:
-                candidates.append(highest * _payload_scale(group, inputs) / largest)
-        return min(candidates)
-
-    def _scale_of_biases(self, population: SpikingPopulation | ReadoutPopulation) -> float:
-        """Return the largest scale at which every bias fits."""
-        largest = float(np.abs(population.bias).max(initial=0))
-        return self.limits.bias_maximum / largest if largest > 0 else math.inf
-
-    def _neurons(
-        self, population: SpikingPopulation | ReadoutPopulation, scale: float
-    ) -> IntegerNeurons:
-        name = population.name
-        threshold: NDArray[np.int64] = np.array(READOUT_THRESHOLD)
-        dv: NDArray[np.int64] = np.array(0)
-        start: NDArray[np.int64] = np.array(0)
-        origin: NDArray[np.float64] = np.zeros(())
-        shows: Shows = "input"
-        reset: Reset = "zero"
-        firing: dict[str, Any] = {}
-        if isinstance(population, SpikingPopulation):
-            threshold, scale, firing = self._firing(population, scale)
-            dv = self._leak(name, population.decay)
-            start = _whole(population.start * scale) << STATE_FRACTION_BITS
-            shows, reset, origin = "spikes", population.reset, population.origin
-        elif population.decay is not None:
-            dv = self._leak(name, population.decay)
-            shows = "membrane"
-        mantissa, exponent = self._bias(population.bias * scale)
-        return IntegerNeurons(
-            name,
-            population.shape,
-            du=self._current_leak(name, population.current_decay),
-            dv=dv,
-            threshold=threshold,
-            bias_mantissa=mantissa,
-            bias_exponent=exponent,
-            scale=scale,
-            shows=shows,
-            reset=reset,
-            start=start,
-            pulse=_whole(population.pulse * scale),
-            origin=origin,
-            **firing,
+    ) -> Wish:
+        """Return what the recipe wishes for a population."""
+        bits = self.recipe.bits_of(population.name)
+        scale = wished_scale(
+            population,
+            [group for group in groups if group.name not in self.fitter.on_host],
+            inputs,
+            self.fitter.limits,
+            weight_bits=bits,
+            method=self.recipe.method,
+            scales=self.recipe.scales,
+            percentile=self.recipe.percentile,
         )
-
-    def _firing(
-        self, population: SpikingPopulation, scale: float
-    ) -> tuple[NDArray[np.int64], float, dict[str, Any]]:
-        """
-        Return the integer thresholds, the scale at which the (largest) one is exact, and the rest.
-
-        Neurons that fire at their threshold get one that is lower by 1, if they are Lava's otherwise.
-        """
-        threshold, scale = self._threshold(population, scale)
-        at_threshold = population.comparison == ">="
-        single = population.most_spikes == 1
-        firing: dict[str, Any] = {"refractory": population.refractory, "most": 1 if single else 2}
-        if population.reset == "subtract" and population.subtracts is not None:
-            firing["subtracts"] = _in_state_units(population.subtracts, scale)
-        if population.floor is not None:
-            firing["floor"] = np.maximum(_in_state_units(population.floor, scale), NO_FLOOR)
-        lowered = (
-            at_threshold
-            and single
-            and population.reset == "zero"
-            and population.floor is None
-            and not population.refractory
-            and self._given_unit(population) is None  # integers of the source are exact
-            and bool((threshold > 0).all())
-        )
-        firing["inclusive"] = at_threshold and not lowered
-        return threshold - lowered, scale, firing
-
-    def _threshold(
-        self, population: SpikingPopulation, scale: float
-    ) -> tuple[NDArray[np.int64], float]:
-        """Return the integer thresholds, and the scale at which the (largest) one is exact."""
-        largest = float(population.threshold.max(initial=0))
-        if self._given_unit(population) is not None:
-            return np.rint(population.threshold * scale).astype(np.int64), scale
-        if largest == 0:
-            return np.array(0), scale
-        threshold = math.floor(scale * largest)
-        smallest = float(population.threshold[population.threshold > 0].min())
-        if scale * smallest < 1:
-            raise RangeError(
-                Problem(
-                    population.name,
-                    "needs a threshold of at least 1 weight unit",
-                    f"its weights leave room for {scale * smallest:.3g}",
-                    "its weights are too large for its threshold",
-                )
-            )
-        scale = threshold / largest
-        return np.rint(population.threshold * scale).astype(np.int64), scale
-
-    def _leak(self, name: str, decay: NDArray[np.float64]) -> NDArray[np.int64]:
-        dv = np.rint((1 - decay) * (1 << self.limits.decay_bits)).astype(np.int64)
-        lost = (dv == 0) & (decay < 1)
-        if lost.any():
-            raise RangeError(
-                Problem(
-                    name,
-                    f"needs a leak of at least 1/{2 << self.limits.decay_bits} a step",
-                    f"it is {1 - float(decay[lost].max()):.3g}",
-                    "use neurons without a leak, or a shorter time constant",
-                )
-            )
-        return dv
-
-    def _current_leak(self, name: str, decay: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return du; Lava's current keeps (4095 - du) / 4096 of itself."""
-        du = np.rint((1 - decay) * (1 << self.limits.decay_bits)).astype(np.int64) - 1
-        lost = (du < 0) | ((du == NO_CURRENT_MEMORY) & (decay > 0))
-        if lost.any():
-            raise RangeError(
-                Problem(
-                    name,
-                    f"needs a current that keeps 0, or 1/{2 << self.limits.decay_bits} to all but "
-                    "that of itself each step",
-                    f"it keeps {float(decay[lost].max()):.6g}",
-                    "use another synaptic time constant",
-                )
-            )
-        return du
-
-    def _bias(self, bias: NDArray[np.float64]) -> tuple[NDArray[np.int64], int]:
-        """Return mantissas and the smallest common exponent for biases in weight units."""
-        in_state_units = bias * (1 << STATE_FRACTION_BITS)
-        for exponent in range(self.limits.bias_exponent_maximum + 1):
-            mantissa = np.rint(in_state_units / (1 << exponent)).astype(np.int64)
-            if np.abs(mantissa).max(initial=0) <= self.limits.bias_mantissa_maximum:
-                break
-        return mantissa, exponent
-
-    def _synapses(
-        self,
-        group: SynapseGroup,
-        scale: float,
-        inputs: Mapping[str, IntegerPopulation],
-    ) -> IntegerSynapses:
-        operator = group.operator
-        real = operator.weight
-        factor = scale / _payload_scale(group, inputs)
-        integers = _without_weights(group)
-        if group.name in self.on_host:
-            room = ((1 << (HOST_WEIGHT_BITS - 1)) - 1) / (_magnitude(real) * factor or 1.0)
-            # Weights that were rounded so once, the largest to all bits, must not lose one for an ulp.
-            fraction_bits = math.floor(math.log2(room) + GRID_TOLERANCE)
-            fraction_bits = min(max(0, fraction_bits), HOST_FRACTION_BITS)
-            weight = _integers(real, lambda part: np.rint(part * factor * 2.0**fraction_bits))
-            return replace(integers, weight=weight, exponent=-fraction_bits, on_host=True)
-        if self.weight_unit is not None and not isinstance(self.weight_unit, Mapping):
-            return replace(integers, weight=_integers(real, lambda part: np.rint(part * factor)))
-        unit = self.limits.weight_unit(self.weight_bits)
-        highest = self.limits.largest_weight(self.weight_bits)
-        lowest = -highest - unit
-        weight = _integers(
-            real, lambda part: np.clip(np.rint(part * factor / unit) * unit, lowest, highest)
-        )
-        return replace(integers, weight=weight)
-
-
-def _integers(
-    values: NDArray[np.float64], function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-) -> Integer:
-    """Return what `function` makes of each of `values`, which are whole numbers; read-only."""
-    result: Integer = np.empty(values.shape, np.int64)
-    for rows in row_blocks(values):
-        result[rows] = function(values[rows])
-    result.flags.writeable = False
-    return result
-
-
-def _magnitude(values: NDArray[np.float64]) -> float:
-    """Return the largest magnitude in `values`, 0 if there are none."""
-    return max(float(values.max(initial=0)), -float(values.min(initial=0)))
-
-
-def _refuse_vanished(
-    population: SpikingPopulation | ReadoutPopulation,
-    groups: tuple[SynapseGroup, ...],
-    integers: tuple[IntegerSynapses, ...],
-    shrunk: float,
-    steps: int,
-) -> None:
-    """Raise `RangeError` if synapses that are not zero all became zero."""
-    lost = [
-        real.name
-        for real, integer in zip(groups, integers, strict=True)
-        if real.operator.weight.any() and not integer.weight.any()
-    ]
-    if lost:
-        raise RangeError(
-            Problem(
-                population.name,
-                "needs weights that are not all rounded to zero",
-                f"those of {', '.join(lost)} are, the range proof over {steps} steps having shrunk "
-                f"them {shrunk:.3g} times"
-                if shrunk > 1
-                else f"those of {', '.join(lost)} are, beside the layer's bias, threshold or other weights",
-                "export for fewer steps with --steps" if shrunk > 1 else "rescale the layer",
-            )
-        )
-
-
-def _refuse_rounding(
-    population: SpikingPopulation | ReadoutPopulation,
-    groups: tuple[SynapseGroup, ...],
-    neurons: IntegerNeurons,
-    integers: tuple[IntegerSynapses, ...],
-    inputs: Mapping[str, IntegerPopulation],
-    limits: Limits,
-    *,
-    trained: bool,
-) -> None:
-    """
-    Raise `RangeError` if a number of a source that computes in integers is none, after all.
-
-    Biases of `trained` integers may be rounded: behind a padded image with an offset there are some that
-    no layer has by itself.
-    """
-    unit = 1 << limits.decay_bits
-    compared = [
-        ("current leaks", (1 - population.current_decay) * unit - 1, neurons.du),
-        *(
-            (
-                f"weights of '{real.name}'",
-                real.operator.weight * (neurons.scale / _payload_scale(real, inputs)),
-                integer.weight,
-            )
-            for real, integer in zip(groups, integers, strict=True)
-            if not integer.on_host
-        ),
-    ]
-    if not trained:
-        in_state_units = population.bias * neurons.scale * (1 << STATE_FRACTION_BITS)
-        compared.append(("biases", in_state_units, neurons.bias))
-    if population.decay is not None:
-        compared.append(("leaks", (1 - population.decay) * unit, neurons.dv))
-    if isinstance(population, SpikingPopulation):
-        lowered = population.comparison == ">=" and not neurons.inclusive
-        compared.append(
-            ("thresholds", population.threshold * neurons.scale - lowered, neurons.threshold)
-        )
-    problems = [
-        Problem(
-            population.name,
-            f"needs {what} that are integers, as its source computes in them",
-            f"they are off by up to {np.abs(real - kept).max():.3g}",
-            "export with as many weight bits as it was trained for" if trained else "",
-        )
-        for what, real, kept in compared
-        if np.abs(real - kept).max(initial=0) > GRID_TOLERANCE
-    ]
-    raise_all(RangeError, problems)
-
-
-def _in_state_units(values: NDArray[np.float64], scale: float) -> NDArray[np.int64]:
-    return _whole(values * scale * (1 << STATE_FRACTION_BITS))
-
-
-def _whole(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the nearest integers; what is far beyond every range stays beyond, without overflow."""
-    return np.rint(np.clip(values, -FAR_BEYOND, FAR_BEYOND)).astype(np.int64)
+        return Wish(bits, scale)
 
 
 def _stand_in(name: str, most: int) -> IntegerNeurons:
     """Return neurons of which only the number of spikes in a step matters."""
     zero = np.array(0)
-    return IntegerNeurons(name, (1,), zero, zero, np.array(1), zero, 0, 1.0, most=most)
-
-
-def _payload_scale(group: SynapseGroup, inputs: Mapping[str, IntegerPopulation]) -> float:
-    source = inputs.get(group.source)
-    return source.scale if isinstance(source, IntegerInput) else 1.0
-
-
-def _without_weights(group: SynapseGroup) -> IntegerSynapses:
-    """Return all of `group` but its weights."""
-    operator = group.operator
-    slides = isinstance(operator, Conv2d)
-    return IntegerSynapses(
-        group.name,
-        group.source,
-        group.target,
-        np.zeros(1, np.int64),
-        Geometry(*slide_of(operator)) if isinstance(operator, Conv2d) else None,
-        delay=group.delay,
-        source_view=group.source_view if slides else (),
-        target_view=group.target_view if slides else (),
-    )
+    return IntegerNeurons(name, (1,), zero, zero, np.array(1), zero, 0, np.ones(()), most=most)
 
 
 def _carried(group: SynapseGroup) -> IntegerSynapses:
     """Return the synapses into a sum: the weights are 1, and stay 1."""
-    return replace(_without_weights(group), weight=np.rint(group.operator.weight).astype(np.int64))
+    return replace(without_weights(group), weight=np.rint(group.operator.weight).astype(np.int64))
+
+
+def layers_of(network: PopulationNetwork) -> list[str]:
+    """Return the populations that have weights of their own."""
+    return [
+        item.name
+        for item in network.populations
+        if isinstance(item, SpikingPopulation | ReadoutPopulation)
+    ]
 
 
 def _silent_steps(network: PopulationNetwork) -> dict[str, int]:
@@ -691,13 +344,3 @@ def _silent_steps(network: PopulationNetwork) -> dict[str, int]:
     sums = {item.name for item in network.populations if isinstance(item, SumPopulation)}
     heard = outliving([item.name for item in network.populations], network.synapses, sums)
     return dict.fromkeys(heard, longest)
-
-
-def _stand_alone(
-    neurons: IntegerNeurons,
-    groups: tuple[IntegerSynapses, ...],
-    sources: Mapping[str, IntegerPopulation],
-) -> IntegerNetwork:
-    """Return just enough of a network to prove the ranges of one population."""
-    others = [item for name, item in sources.items() if name != neurons.name]
-    return IntegerNetwork((*others, neurons), groups, {neurons.name: neurons.name})

@@ -22,7 +22,7 @@ from torch.nn import functional
 from neurocompile.integer import STATE_FRACTION_BITS
 from neurocompile.ir import Conv2d, Dense
 from neurocompile.limits import Limits
-from neurocompile.passes.quantise import GRID_TOLERANCE, HOST_FRACTION_BITS, HOST_WEIGHT_BITS
+from neurocompile.quantisation.fit import GRID_TOLERANCE, HOST_FRACTION_BITS, HOST_WEIGHT_BITS
 from neurocompile.training.neurons import LIF
 from neurocompile.training.surrogates import Surrogate
 

@@ -166,7 +166,7 @@ def _quantised(network: Network, weight_bits: int, steps: int) -> Integers:
 
 
 def _fixed(neurons: IntegerNeurons) -> Fixed:
-    return Fixed(1 / neurons.scale, int(neurons.threshold.max()), int(neurons.dv.max()))
+    return Fixed(1 / float(neurons.scale), int(neurons.threshold.max()), int(neurons.dv.max()))
 
 
 def _with_body(spiking: SpikingNetwork, network: Network, integers: Integers) -> SpikingNetwork:

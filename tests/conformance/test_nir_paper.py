@@ -105,7 +105,7 @@ def test_integers_of_lava_and_of_the_chip(shared_data: Path, platform: str) -> N
         threshold=np.array(25),
         bias_mantissa=np.zeros(1, np.int64),
         bias_exponent=0,
-        scale=1.0,
+        scale=np.ones(()),
     )
     network = IntegerNetwork(
         (IntegerInput("in", (1,), 1.0, 0, 1, True), neurons),

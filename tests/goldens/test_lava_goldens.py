@@ -36,7 +36,7 @@ def netx_neurons(layer: Any, name: str, shape: tuple[int, ...], bias: Any = 0) -
         threshold=np.array(int(neuron["vThMant"][()])),
         bias_mantissa=np.array(bias, dtype=np.int64),
         bias_exponent=6,
-        scale=1.0,
+        scale=np.ones(()),
     )
 
 
@@ -47,7 +47,7 @@ def test_dense_layer_of_lava_dl(shared_data: Path) -> None:
     network = IntegerNetwork(
         (
             IntegerInput("in", (200,), 1.0, 0, 1, True),
-            IntegerNeurons("out", (256,), du, dv, vth, np.zeros(1, np.int64), 0, 1.0),
+            IntegerNeurons("out", (256,), du, dv, vth, np.zeros(1, np.int64), 0, np.ones(())),
         ),
         (IntegerSynapses("w", "in", "out", weight),),
         {"out": "out"},

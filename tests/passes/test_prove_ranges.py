@@ -441,7 +441,7 @@ def test_no_membrane_of_any_neurons_leaves_its_bound(data: Any) -> None:
         threshold=np.array(threshold),
         bias_mantissa=generator.integers(-500, 500, 3),
         bias_exponent=choose(0, 2),
-        scale=1.0,
+        scale=np.ones(()),
         reset="subtract" if subtract else "zero",
         subtracts=np.array(64 * threshold * choose(1, 1, 2) // choose(1, 1, 2)),
         inclusive=choose(False, True),

@@ -363,7 +363,7 @@ def test_neurons_that_fire_at_their_threshold_get_one_that_is_lower_by_one(
     quantised = quantise(assemble(network), LIMITS, steps=2).network
 
     neurons = neurons_of(quantised, "lif")
-    assert (int(neurons.threshold), neurons.scale, neurons.plain) == (507, 508, True)
+    assert (int(neurons.threshold), float(neurons.scale), neurons.plain) == (507, 508, True)
     assert quantised.synapses[0].weight.tolist() == [[254, 254]]
 
 
@@ -379,7 +379,7 @@ def test_microcode_compares_as_the_source_does(
 
     neurons = neurons_of(quantise(assemble(network), LIMITS, steps=2).network, "lif")
 
-    assert (int(neurons.threshold), neurons.scale, neurons.inclusive) == (508, 508, True)
+    assert (int(neurons.threshold), float(neurons.scale), neurons.inclusive) == (508, 508, True)
 
 
 def test_floors_and_what_spikes_take_are_in_the_scale_of_the_layer(
@@ -446,7 +446,7 @@ def test_integers_of_the_source_stay_as_they_are(chain: Chain, lif: MakeLif) -> 
     quantised = quantise(assemble(network), LIMITS, steps=4).network
 
     neurons = neurons_of(quantised, "lif")
-    assert (neurons.scale, int(neurons.threshold)) == (1, 80)
+    assert (float(neurons.scale), int(neurons.threshold)) == (1, 80)
     assert (int(neurons.dv), int(neurons.du)) == (413, 1022)
     assert quantised.synapses[0].weight.tolist() == [[2, -4, 6], [10, 20, -254]]
 
@@ -492,7 +492,7 @@ def test_populations_whose_integers_were_trained_keep_them_and_others_do_not_min
         quantised = quantise(assemble(network), LIMITS, weight_bits=bits, steps=4).network
 
         neurons = neurons_of(quantised, "lif")
-        assert (neurons.scale, int(neurons.threshold)) == (100, 150)
+        assert (float(neurons.scale), int(neurons.threshold)) == (100, 150)
         assert neurons.bias.item() == round(0.123 * 100 * 64)  # rounded: it is none
         assert quantised.synapses[0].weight.tolist() == [[32, -64]]
         assert quantised.synapses[1].weight.tolist() == [[254 if bits == 8 else 224]]

@@ -559,7 +559,7 @@ class Integers:
             threshold=threshold,
             bias_mantissa=self.parameter(shape, *self.choose((0,), (-4096, 4095, 17), (60, -61))),
             bias_exponent=self.choose(*wide),
-            scale=1.0,
+            scale=np.ones(()),
             shows=self.choose("spikes", "spikes", "input", "membrane"),
             reset=self.choose("zero", "zero", "subtract"),
             start=64 * self.parameter(shape, *self.choose((0,), (0,), (-900, 5, 131071))),
@@ -697,7 +697,7 @@ def small() -> tuple[IntegerNetwork, dict[str, Integer], Trace]:
         (
             IntegerInput("in", shapes[0], 1.0, 0, 1, True),
             *(
-                IntegerNeurons(name, shape, threshold=np.array(300), scale=1.0, **neurons)
+                IntegerNeurons(name, shape, threshold=np.array(300), scale=np.ones(()), **neurons)
                 for name, shape in zip(names[1:], shapes[1:], strict=True)
             ),
         ),

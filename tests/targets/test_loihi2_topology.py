@@ -235,7 +235,7 @@ def test_legs_and_relays_wait_as_long_as_the_schedule_says(data: Any) -> None:
     generator = np.random.default_rng(data.draw(st.integers(0, 99)))
     group = dense("a", "b", np.full((2, 3), 2), delay=generator.integers(0, 100, shape))
     zero = np.array(0)
-    one = IntegerNeurons("b", (2,), zero, zero, zero, zero, bias_exponent=6, scale=1.0)
+    one = IntegerNeurons("b", (2,), zero, zero, zero, zero, bias_exponent=6, scale=np.ones(()))
     network = IntegerNetwork(
         (binary("in", 3), replace(one, name="a", shape=(3,)), one),
         (dense("in", "a", np.eye(3)), group),
