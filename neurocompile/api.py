@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from neurocompile import target as targets
 from neurocompile.atomic import check_writable
 from neurocompile.checks.check_source import Check, check_source
+from neurocompile.chips import for_chip, read_chip
 from neurocompile.data import (
     DataOptions,
     InputRange,
@@ -30,6 +31,7 @@ from neurocompile.passes.quantise import FirstLayer, Membranes
 from neurocompile.passes.share_sums import Sums
 from neurocompile.pipeline import CompileOptions, Observe, compile_network
 from neurocompile.program import GRAPH, Program, load
+from neurocompile.quantisation.recipe import Recipe
 from neurocompile.sources import Read, Source, need_lightning, source_of
 from neurocompile.validation import CALIBRATION_SAMPLES
 from neurocompile.verification import ProgressOf, Report, verify_program
@@ -106,7 +108,9 @@ def export(
     output: Path | str | None = None,
     input_shape: Sequence[int] | None = None,
     layout: str = "auto",
-    weight_bits: int = 8,
+    weight_bits: int | None = None,
+    recipe: Recipe | None = None,
+    spec: Path | str | None = None,
     steps: int | None = None,
     first_layer: FirstLayer = "auto",
     sums: Sums = "auto",
@@ -125,6 +129,7 @@ def export(
     input_gain: str | None = None,
     synapse: str | None = None,
     options: Mapping[str, str] | None = None,
+    real: bool = False,
 ) -> Program:
     """
     Compile `source` for `target`, and write it to `output` if given.
@@ -139,9 +144,13 @@ def export(
     and the options up to `synapse` say how to read a NIR file, as `ImportOptions` explains; `observe` is
     called with each pass's name and the network that it made.
 
+    `recipe` says how numbers are quantised (`weight_bits` goes before its own), on samples of `calibrate`
+    where it needs any; `spec` is the file of a chip of the target's family; with `real` the target also
+    writes the network in real numbers, if it has a form for that.
+
     Raises errors of `neurocompile.errors`, each with all of its reasons; then nothing is written.
     """
-    chosen = targets.find(target)
+    chosen = _target(target, spec)
     if output is not None:
         check_writable(Path(output), directory=True)
     opened = source_of(source, input_shape=input_shape, layout=layout)
@@ -156,13 +165,14 @@ def export(
         network,
         chosen,
         CompileOptions(
-            weight_bits=weight_bits,
+            recipe=_recipe(recipe, weight_bits),
             steps=steps,
             first_layer=first_layer,
             sums=sums,
             membranes=membranes,
             validate=validate,
             calibration=calibration,
+            real=real,
             target_options=options or {},
         ),
         observe=observe,
@@ -192,7 +202,9 @@ def check(
     target: str,
     input_shape: Sequence[int] | None = None,
     layout: str = "auto",
-    weight_bits: int = 8,
+    weight_bits: int | None = None,
+    recipe: Recipe | None = None,
+    spec: Path | str | None = None,
     steps: int | None = None,
     first_layer: FirstLayer = "auto",
     sums: Sums = "auto",
@@ -202,6 +214,7 @@ def check(
     calibrate: str | None = None,
     input_range: InputRange | None = None,
     options: Mapping[str, str] | None = None,
+    real: bool = False,
     **choices: Any,
 ) -> Check:
     """
@@ -212,7 +225,7 @@ def check(
     nothing to check: for a target or a path that do not exist, a module without an input shape, a path
     with one.
     """
-    chosen = targets.find(target)
+    chosen = _target(target, spec)
     opened = source_of(source, input_shape=input_shape, layout=layout)
 
     data_options = DataOptions()
@@ -231,12 +244,13 @@ def check(
         opened.name,
         chosen,
         CompileOptions(
-            weight_bits=weight_bits,
+            recipe=_recipe(recipe, weight_bits),
             steps=steps,
             first_layer=first_layer,
             sums=sums,
             membranes=membranes,
             validate=validate,
+            real=real,
             target_options=options or {},
         ),
         choices=choices,
@@ -279,6 +293,17 @@ def verify(
     finally:
         if opened is not program:
             opened.close()
+
+
+def _recipe(recipe: Recipe | None, weight_bits: int | None) -> Recipe:
+    recipe = recipe or Recipe()
+    return recipe if weight_bits is None else replace(recipe, weight_bits=weight_bits)
+
+
+def _target(name: str, spec: Path | str | None) -> targets.Target:
+    """Return the installed target, or a chip of its family."""
+    target = targets.find(name)
+    return target if spec is None else for_chip(target, read_chip(Path(spec)))
 
 
 def _read(

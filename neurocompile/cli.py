@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 import numpy as np
@@ -31,6 +31,7 @@ from neurocompile.frontend.import_options import CHOICES, PROFILES
 from neurocompile.integer import Integer
 from neurocompile.pipeline import PASSES, Observe
 from neurocompile.program import Program, load
+from neurocompile.quantisation.recipe import Method, Objective, Recipe, Scales, WeightRounding
 from neurocompile.raster import draw_raster, need_matplotlib
 from neurocompile.run_file import run_file
 from neurocompile.stages import Stage
@@ -211,6 +212,72 @@ EXPORT_OPTIONS = (
     click.option("--target", required=True, help="See 'neurocompile targets'."),
     click.option("--weight-bits", type=int, default=8, show_default=True, help="From 2 to 8."),
     click.option(
+        "--bits",
+        "bits",
+        multiple=True,
+        metavar="LAYER=N",
+        help="Weight bits of one layer, where it shall have others.",
+    ),
+    click.option(
+        "--memory",
+        metavar="SIZE",
+        help="Bytes that all weights may take (20000, 16k, 1M): layers get fewer bits where it hurts least.",
+    ),
+    click.option(
+        "--method",
+        type=click.Choice(get_args(Method)),
+        default="max",
+        show_default=True,
+        help="How scales are chosen; 'search' needs --calibrate.",
+    ),
+    click.option(
+        "--percentile",
+        type=float,
+        default=99.9,
+        show_default=True,
+        help="Of '--method percentile': the share of weights that is not clipped.",
+    ),
+    click.option(
+        "--scales",
+        type=click.Choice(get_args(Scales)),
+        default="layer",
+        show_default=True,
+        help="One scale for a layer, or one for each channel, by thresholds of its own.",
+    ),
+    click.option(
+        "--minimise",
+        "objective",
+        type=click.Choice(get_args(Objective)),
+        default="spikes",
+        show_default=True,
+        help="Of '--method search': spikes that differ, or the error of membranes.",
+    ),
+    click.option(
+        "--rounding",
+        type=click.Choice(get_args(WeightRounding)),
+        default="nearest",
+        show_default=True,
+        help="Round weights to the nearest, or as calibration samples want it.",
+    ),
+    click.option(
+        "--correct-biases",
+        is_flag=True,
+        help="Take the mean error of rounding off the biases; needs --calibrate.",
+    ),
+    click.option(
+        "--calibration-samples",
+        type=click.IntRange(min=1),
+        default=64,
+        show_default=True,
+        help="How many samples of --calibrate are used.",
+    ),
+    click.option(
+        "--spec",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="A chip of the fixedpoint family, described in a .toml file.",
+    ),
+    click.option(
         "--steps",
         type=click.IntRange(1, MOST_STEPS),
         help="Steps a sample may have at most; as trained if not given.",
@@ -222,7 +289,11 @@ EXPORT_OPTIONS = (
         show_default=True,
         help="Who computes on analogue inputs: the chip, fed by graded spikes, or the host.",
     ),
-    click.option("--calibrate", metavar="DATA", help="Take the input's range from a data set."),
+    click.option(
+        "--calibrate",
+        metavar="DATA",
+        help="Take the input's range, and samples to quantise by, from a data set.",
+    ),
     click.option(
         "--membranes",
         type=click.Choice(["proven", "saturating"]),
@@ -241,6 +312,12 @@ EXPORT_OPTIONS = (
         "--validate/--no-validate",
         default=None,
         help="Run the network after every pass and compare; done unasked where it takes seconds.",
+    ),
+    click.option(
+        "--float",
+        "real",
+        is_flag=True,
+        help="Also write the float network, for targets that have a form for it (onnx).",
     ),
     click.option(
         "--print-after",
@@ -337,6 +414,7 @@ def export(
         output=output,
         input_range=_parse_range(input_range),
         options=_parse_pairs(target_options),
+        recipe=_recipe(options),
         observe=_printer(print_after),
         **options,
     )
@@ -376,6 +454,7 @@ def check(
         target=target,
         input_range=_parse_range(input_range),
         options=_parse_pairs(target_options),
+        recipe=_recipe(options),
         observe=_printer(print_after),
         **options,
     )
@@ -600,12 +679,51 @@ def _parse_range(text: str | None) -> InputRange | None:
     return InputRange(minimum, maximum, step)
 
 
-def _parse_pairs(texts: Sequence[str]) -> dict[str, str]:
+def _recipe(options: dict[str, Any]) -> Recipe:
+    """Take what says how to quantise out of `options`."""
+    bits = {}
+    for layer, text in _parse_pairs(options.pop("bits"), "--bits", "LAYER=N").items():
+        if not text.isdecimal():
+            raise OptionError(f"--bits needs LAYER=N, got '{layer}={text}'")
+        bits[layer] = int(text)
+    return Recipe(
+        weight_bits=options.pop("weight_bits"),
+        bits=bits,
+        memory=_parse_size(options.pop("memory")),
+        samples=options.pop("calibration_samples"),
+        **{
+            name: options.pop(name)
+            for name in (
+                "method",
+                "scales",
+                "percentile",
+                "objective",
+                "rounding",
+                "correct_biases",
+            )
+        },
+    )
+
+
+def _parse_size(text: str | None) -> int | None:
+    """Return how many bytes are meant by 20000, 16k or 1M."""
+    if text is None:
+        return None
+    factor = {"k": 1 << 10, "m": 1 << 20}.get(text[-1:].lower(), 1)
+    number = text[:-1] if factor > 1 else text
+    if not number.isdecimal():
+        raise OptionError(f"--memory needs bytes, as 20000, 16k or 1M, got '{text}'")
+    return int(number) * factor
+
+
+def _parse_pairs(
+    texts: Sequence[str], option: str = "-O", form: str = "NAME=VALUE"
+) -> dict[str, str]:
     pairs = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if not separator:
-            raise OptionError(f"-O needs NAME=VALUE, got '{text}'")
+            raise OptionError(f"{option} needs {form}, got '{text}'")
         pairs[name] = value
     return pairs
 

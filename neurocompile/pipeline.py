@@ -47,8 +47,9 @@ from neurocompile.passes.share_sums import SharedSum, Sums, share_sums
 from neurocompile.passes.shift_resets import shift_resets
 from neurocompile.populations import PopulationNetwork
 from neurocompile.program import Program
+from neurocompile.quantisation.recipe import Recipe
 from neurocompile.stages import LEGAL, Stage, check_stage
-from neurocompile.target import Target, resolve_options
+from neurocompile.target import Target, form_in_reals, resolve_options
 from neurocompile.validation import AFFORDABLE, Validator, cost, probe_inputs
 
 STEPS_IF_UNKNOWN = 100
@@ -68,16 +69,17 @@ class CompileOptions:
 
     `steps` is how many steps a sample may have at most (None: as many as it was trained with).
     `validate` runs the network after every pass (None: where that takes a few seconds), also on
-    `calibration`, samples by input.
+    `calibration`, samples by input. `real` asks the target for the network in real numbers as well.
     """
 
-    weight_bits: int = 8
+    recipe: Recipe = field(default_factory=Recipe)
     steps: int | None = None
     first_layer: FirstLayer = "auto"
     membranes: Membranes = "proven"
     sums: Sums = "auto"
     validate: bool | None = None
     calibration: Mapping[str, NDArray[Any]] | None = None
+    real: bool = False
     target_options: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -137,6 +139,8 @@ def compile_network(
     Raises an error of `neurocompile.errors` with all reasons if there can be none.
     """
     chosen = resolve_options(target, options.target_options)
+    if options.real:
+        form_in_reals(target)  # or it is refused before anything is compiled
     options = replace(options, target_options=chosen)
     steps = options.steps or network.steps or STEPS_IF_UNKNOWN
     validator, skipped = _validator(network, options, steps)
@@ -144,13 +148,16 @@ def compile_network(
     compiled = run_passes(network, target, passes)
     program = compiled.program
     lowered = target.lower(program)
+    files = dict(lowered.files)
+    if options.real:
+        files |= form_in_reals(target).lower_real(compiled.populations, program)
     validation = skipped or {
         "samples": len(next(iter(validator.inputs.values()))) if validator else 0,
         "passes": [report.to_json() for report in validator.reports] if validator else [],
     }
     notes = [*_notes(compiled, program.schedule), *lowered.notes]
     facts = {**program.facts, "validation": validation, "notes": notes}
-    return replace(program, facts=facts, extra_files=dict(lowered.files))
+    return replace(program, facts=facts, extra_files=files)
 
 
 def run_passes(network: Network, target: Target, passes: Passes) -> Compiled:
@@ -180,7 +187,7 @@ def run_passes(network: Network, target: Target, passes: Passes) -> Compiled:
         return quantise(
             network,
             target.limits,
-            weight_bits=passes.options.weight_bits,
+            recipe=passes.options.recipe,
             steps=steps,
             first_layer=passes.options.first_layer,
             membranes=passes.options.membranes,
@@ -203,7 +210,7 @@ def run_passes(network: Network, target: Target, passes: Passes) -> Compiled:
         facts={
             "first_layer": {"computed_by": quantised.first_layer, "because": quantised.reason},
             "quantisation": {
-                "weight_bits": passes.options.weight_bits,
+                "weight_bits": passes.options.recipe.weight_bits,
                 "scales_lowered_by_range_proof": dict(quantised.lowered),
                 "scales_lowered_by_biases": dict(quantised.cramped),
             },

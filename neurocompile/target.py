@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from neurocompile.errors import OptionError, Problem, raise_all
 from neurocompile.integer import Integer, Trace
 from neurocompile.limits import Limits
 
 if TYPE_CHECKING:
+    from neurocompile.populations import PopulationNetwork
     from neurocompile.program import Program
     from neurocompile.resources import Resources
 
@@ -130,6 +131,28 @@ class Target(Protocol):
         Raises `MissingDependencyError` if nothing here can run it.
         """
         ...
+
+
+@runtime_checkable
+class RealTarget(Protocol):
+    """A target that has a form for networks in real numbers as well."""
+
+    def lower_real(self, network: PopulationNetwork, program: Program) -> Mapping[str, bytes]:
+        """Return files with `network`, of which `program` holds the integers, in real numbers."""
+        ...
+
+
+def form_in_reals(target: Target) -> RealTarget:
+    """Return `target`, if it has a form for networks in real numbers; raises `OptionError` otherwise."""
+    if not isinstance(target, RealTarget):
+        raise OptionError(
+            Problem(
+                "",
+                f"target '{target.name}' has no form for networks in real numbers",
+                remedy="leave --float out, or export for onnx",
+            )
+        )
+    return target
 
 
 def installed() -> dict[str, EntryPoint]:

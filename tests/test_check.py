@@ -35,6 +35,7 @@ from neurocompile.ir import (
     Output,
 )
 from neurocompile.pipeline import CompileOptions, compile_network
+from neurocompile.quantisation.recipe import Recipe
 from neurocompile.target import find
 
 Neurons = Callable[..., LIF]
@@ -279,7 +280,10 @@ def test_options_that_are_refused_do_not_hide_the_rest(lif: Neurons, chain: Chai
     network = chain((3,), {"fc": random_dense(2, 3), "lif": lif((2,), decay=1 - 1e-6)})
 
     check = checked(
-        network, weight_bits=1, first_layer="host", target_options={"speed": "9", "balance": "no"}
+        network,
+        recipe=Recipe(1),
+        first_layer="host",
+        target_options={"speed": "9", "balance": "no"},
     )
 
     assert [(item.stage, item.assumed) for item in check.problems] == [

@@ -18,6 +18,7 @@ from neurocompile.errors import DataError, NeurocompileError, OptionError
 from neurocompile.ir import LIF, Conv2d, Dense, Flatten, Network, Pool2d
 from neurocompile.pipeline import CompileOptions, compile_network
 from neurocompile.program import Program, load
+from neurocompile.quantisation.recipe import Recipe
 from neurocompile.target import find, installed, resolve_options
 
 SELECTIVE = ("netx",)  # options that take some networks only
@@ -162,7 +163,7 @@ def test_random_networks_fire_the_spikes_of_fixedpoint(
     }
     bits = data.draw(st.integers(2, 8), label="bits")
 
-    with program_for(network, name, weight_bits=bits, target_options=options) as program:
+    with program_for(network, name, recipe=Recipe(bits), target_options=options) as program:
         ours = program.run(inputs, "all")
         definition = program.run(inputs, "all", on="fixedpoint")
 

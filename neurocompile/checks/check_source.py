@@ -53,9 +53,10 @@ from neurocompile.populations import (
     SpikingPopulation,
     SumPopulation,
 )
+from neurocompile.quantisation.recipe import Recipe
 from neurocompile.resources import Figure, LayerResources, Resources, kind_of
 from neurocompile.stages import Stage
-from neurocompile.target import Target, resolve_options
+from neurocompile.target import Target, form_in_reals, resolve_options
 from neurocompile.validation import Validator, probe_inputs
 
 MOST_ROUNDS = 12  # of one pass
@@ -407,14 +408,21 @@ class _Persistent(Passes):
 
     def _legal_options(self) -> bool:
         """Give the next option that quantisation can refuse its default; return whether one was left."""
-        defaults = CompileOptions()
-        for name in ("weight_bits", "first_layer"):
-            default = getattr(defaults, name)
-            if getattr(self.options, name) != default:
-                self.options = replace(self.options, **{name: default})
-                self.found.mender.told(f"--{name.replace('_', '-')} {default}")
-                return True
-        return False
+        recipe, default = self.options.recipe, Recipe()
+        if recipe.weight_bits != default.weight_bits:
+            recipe = replace(recipe, weight_bits=default.weight_bits)
+            self.found.mender.told(f"--weight-bits {default.weight_bits}")
+        elif recipe != default:
+            recipe = default
+            self.found.mender.told("quantised as by default")
+        elif self.options.first_layer != "auto":
+            self.options = replace(self.options, first_layer="auto")
+            self.found.mender.told("--first-layer auto")
+            return True
+        else:
+            return False
+        self.options = replace(self.options, recipe=recipe)
+        return True
 
 
 def _left_behind(stage: str) -> tuple[str, ...]:
@@ -447,6 +455,11 @@ def _legal_target_options(
     target: Target, options: CompileOptions, found: _Findings
 ) -> dict[str, str]:
     """Return all options of `target`, those that make no sense left out."""
+    if options.real:
+        try:
+            form_in_reals(target)
+        except OptionError as error:
+            found.add("options", error)
     try:
         return resolve_options(target, options.target_options)
     except OptionError as error:
@@ -557,7 +570,7 @@ def _layers(
 ) -> tuple[LayerCheck, ...]:
     """Return the row of each population, inputs included; `changed` are those with replacements."""
     quantised, program = compiled.quantised, compiled.program
-    needs = needs_of(compiled, target.limits, passes.options.weight_bits)
+    needs = needs_of(compiled, target.limits, passes.options.recipe)
     bounds = {bound.layer: bound for bound in program.bounds}
     taken = {layer.name: layer for layer in resources.layers}
     rows = []
@@ -598,7 +611,7 @@ def _miss(
         return quantise(
             alone,
             limits,
-            weight_bits=options.weight_bits,
+            recipe=options.recipe.alone(name),
             steps=steps,
             first_layer="graded" if graded else "auto",
         ).network

@@ -29,6 +29,7 @@ from neurocompile.populations import (
     SynapseGroup,
 )
 from neurocompile.quantisation.fit import HOST_WEIGHT_BITS
+from neurocompile.quantisation.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class LayerNeeds:
         }
 
 
-def needs_of(compiled: Compiled, limits: Limits, weight_bits: int) -> dict[str, LayerNeeds]:
+def needs_of(compiled: Compiled, limits: Limits, recipe: Recipe) -> dict[str, LayerNeeds]:
     """Return what each population of a compiled network needs, by name."""
     real = {item.name: item for item in compiled.populations.populations}
     groups = {group.name: group for group in compiled.populations.synapses}
@@ -116,7 +117,7 @@ def needs_of(compiled: Compiled, limits: Limits, weight_bits: int) -> dict[str, 
             numbers |= dict(_numbers(real[item.name], item, limits))
             decays = dict(_decays(real[item.name], item, limits))
         synapses = tuple(
-            _synapses(compiled, groups[group.name], group, limits, weight_bits)
+            _synapses(compiled, groups[group.name], group, limits, recipe.bits_of(item.name))
             for group in network.into(item.name)
         )
         result[item.name] = LayerNeeds(numbers, decays, synapses)

@@ -62,6 +62,15 @@ class Recipe:
         """Return the weight bits of a population."""
         return self.bits.get(layer, self.weight_bits)
 
+    def alone(self, layer: str) -> Recipe:
+        """Return what this is for a network of one layer: without samples, with its bits."""
+        return Recipe(
+            self.bits_of(layer),
+            method="max" if self.method == "search" else self.method,
+            scales=self.scales,
+            percentile=self.percentile,
+        )
+
     def check(self, limits: Limits, layers: Iterable[str]) -> None:
         """Raise `OptionError` with all that is impossible for `limits`, or for a network of `layers`."""
         known = list(layers)

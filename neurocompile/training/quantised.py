@@ -38,6 +38,7 @@ from neurocompile.names import free_name
 from neurocompile.passes.prove_ranges import geometric
 from neurocompile.pipeline import CompileOptions, Passes, run_passes
 from neurocompile.program import Program
+from neurocompile.quantisation.recipe import Recipe
 from neurocompile.training.architectures import Body
 from neurocompile.training.integer_layers import (
     STATE_UNITS,
@@ -140,7 +141,7 @@ def program_of(network: Network, weight_bits: int, steps: int) -> Program:
     """Return the program that `export` makes of `network` for `fixedpoint`, without its files."""
     target = targets.find(TARGET)
     options = CompileOptions(
-        weight_bits=weight_bits,
+        recipe=Recipe(weight_bits),
         steps=steps,
         target_options=targets.resolve_options(target, {}),
     )

@@ -17,6 +17,7 @@ from neurocompile.checks.check_source import check_network
 from neurocompile.errors import NeurocompileError, NirFormatError
 from neurocompile.ir import LIF, Delay, Dense, Network, Node
 from neurocompile.pipeline import CompileOptions, compile_network
+from neurocompile.quantisation.recipe import Recipe
 from neurocompile.target import find
 
 FACTOR = int(os.environ.get("NEUROCOMPILE_FUZZ", "1"))
@@ -85,7 +86,7 @@ def damaged(data: Any, network: Network) -> Network:
 
 def options_of(data: Any) -> CompileOptions:
     return CompileOptions(
-        weight_bits=data.draw(st.sampled_from([8] * 6 + [2, 1]), label="bits"),
+        recipe=Recipe(data.draw(st.sampled_from([8] * 6 + [2, 1]), label="bits")),
         steps=data.draw(st.sampled_from([None, None, 5000]), label="steps"),
         first_layer=data.draw(st.sampled_from(["auto"] * 5 + ["graded", "host"]), label="first"),
         validate=False,

@@ -30,6 +30,7 @@ from neurocompile.passes.schedule import schedule
 from neurocompile.pipeline import CompileOptions, compile_network
 from neurocompile.populations import PopulationNetwork, SpikingPopulation
 from neurocompile.program import Program, load
+from neurocompile.quantisation.recipe import Recipe
 from neurocompile.stages import Stage
 from neurocompile.target import find, installed
 from neurocompile.validation import probe_inputs, run_stage
@@ -62,7 +63,7 @@ def options_of(data: Any, name: str, network: Network) -> CompileOptions:
     ranges = [node.range for node in network.nodes.values() if isinstance(node, Input)]
     analogue = any(values and values.minimum < 0 for values in ranges)
     return CompileOptions(
-        weight_bits=choose("bits", 8, 8, 4, 2),
+        recipe=Recipe(choose("bits", 8, 8, 4, 2)),
         first_layer=choose("first layer", "auto", "graded", "host") if analogue else "auto",
         sums=choose("sums", "auto", "graded", "duplicate"),
         validate=True,

@@ -36,6 +36,7 @@ from neurocompile.integer import (
 )
 from neurocompile.ir import Input, Network
 from neurocompile.pipeline import CompileOptions, compile_network
+from neurocompile.quantisation.recipe import Recipe
 from neurocompile.target import find
 from neurocompile.validation import probe_inputs
 
@@ -664,7 +665,7 @@ def test_compiled_networks_do_what_the_definition_says(data: Any, engine: Make) 
         for node in network.nodes.values()
     )
     options = CompileOptions(
-        weight_bits=data.draw(st.sampled_from([8, 8, 4])),
+        recipe=Recipe(data.draw(st.sampled_from([8, 8, 4]))),
         first_layer=data.draw(st.sampled_from(["auto", "host"])) if analogue else "auto",
         sums=data.draw(st.sampled_from(["auto", "graded", "duplicate"])),
         validate=False,
