@@ -10,7 +10,7 @@ THREADS := 2
 FRAMEWORKS := torch synsense spyx
 
 .PHONY: help demo test lint format wheel fuzz fuzz-again proof conformance conformance-docs netx
-.PHONY: bench bench-compile bench-peers bench-train bench-methods bench-loading clean
+.PHONY: bench bench-compile bench-peers bench-train bench-methods bench-loading bench-quantisation clean
 
 help: ## Show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -70,9 +70,9 @@ netx: $(READY) .conformance/netx/ready ## Load our .net files with lava-dl's net
 	@touch $@
 
 # As many threads for everybody who is measured: numpy's BLAS, PyTorch and compiled kernels.
-bench bench-peers bench-train bench-methods bench-loading: export OMP_NUM_THREADS := $(THREADS)
-bench bench-peers bench-train bench-methods bench-loading: export OPENBLAS_NUM_THREADS := $(THREADS)
-bench bench-peers bench-train bench-methods bench-loading: export NUMBA_NUM_THREADS := $(THREADS)
+bench bench-peers bench-train bench-methods bench-loading bench-quantisation: export OMP_NUM_THREADS := $(THREADS)
+bench bench-peers bench-train bench-methods bench-loading bench-quantisation: export OPENBLAS_NUM_THREADS := $(THREADS)
+bench bench-peers bench-train bench-methods bench-loading bench-quantisation: export NUMBA_NUM_THREADS := $(THREADS)
 
 bench: $(READY) ## Measure the integer engine beside Lava and PyTorch; writes benchmarks/results
 	$(BIN)/python benchmarks/engine.py
@@ -88,6 +88,9 @@ bench-train: $(READY) .bench/peers/ready ## Measure training steps beside ReLU a
 
 bench-methods: $(READY) ## Train by every method for a few epochs: accuracies and what they cost
 	$(BIN)/python benchmarks/methods.py
+
+bench-quantisation: $(READY) ## Measure what each method of quantisation costs, beside floats and the usual rounding
+	$(BIN)/python benchmarks/quantisation.py
 
 bench-loading: $(READY) ## Measure whether event data keep up with training
 	$(BIN)/python benchmarks/loading.py
@@ -105,7 +108,7 @@ clean: ## Remove what was built; runs stay
 # for them, so that tests of what it reads take it from a folder of its own.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,events,tensorboard,plot,fast,loihi2,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,events,tensorboard,plot,fast,onnx,loihi2,dev]'
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 11))' \
 		|| $(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python --constraint constraints.txt lava-nc
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .vision --constraint constraints.txt torchvision

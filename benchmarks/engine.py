@@ -1,5 +1,5 @@
 """
-How fast integers run: `fixedpoint` beside Lava and PyTorch, its memory, how its time grows, its first result.
+How fast integers run: `fixedpoint` beside Lava, ONNX Runtime and PyTorch; memory, growth, first results.
 
 Everything is measured in one run on one machine, with two threads for everybody if started by
 `make bench`. Writes `benchmarks/results/engine.md`, which opens with what was asked of the engine and
@@ -64,6 +64,10 @@ LOWERINGS = {
     CONV: "conv",
     "Lava, Sparse processes of ours": "sparse",
     "Lava, matrix products of ours": "gemm",
+}
+ONNX = {
+    "ONNX Runtime, integer kernels": "integer",
+    "ONNX Runtime, float kernels": "float",
 }
 IMAGE_SECONDS = 150.0  # when to give up on the images of a minute
 STRAIGHT = 0.98  # R^2 of a line that time is called linear along
@@ -148,12 +152,17 @@ def measure_throughput(sizes: Sizes) -> Section:
         lava[name] = compiled(network, "loihi2", convolution=convolution)
         samples[name] = sizes.conv if name == CONV else sizes.samples
         cases[name] = timed(partial(lava[name].run, inputs[: samples[name]]))
+    onnx = {name: compiled(network, "onnx", kernels=kernels) for name, kernels in ONNX.items()}
+    for name, program in onnx.items():
+        samples[name] = sizes.samples
+        cases[name] = timed(partial(program.run, inputs))
     times = interleave(cases, sizes.rounds)
-    for program in (ours, *lava.values()):
+    for program in (ours, *lava.values(), *onnx.values()):
         program.close()
     speeds = {name: samples[name] * sizes.steps / value.median for name, value in times.items()}
     best = max((name for name in speeds if name.startswith("PyTorch")), key=speeds.__getitem__)
     lowered = max((name for name in LOWERINGS if name != CONV), key=speeds.__getitem__)
+    runtime = max(ONNX, key=speeds.__getitem__)
     speed = speeds["fixedpoint"]
     rows = [
         (
@@ -180,7 +189,8 @@ def measure_throughput(sizes: Sizes) -> Section:
         (
             f"Random weights; the input spikes at random, firing rates a step are {told}. Set-up and a "
             f"first round are left out; {sizes.rounds} rounds, interleaved. PyTorch runs the same network "
-            f"in float32, by a loop over steps in inference mode; the fastest form, {best}, counts above."
+            f"in float32, by a loop over steps in inference mode; the fastest form, {best}, counts above. ONNX "
+            f"Runtime runs the target `onnx`, whole samples by a Scan; {runtime} count above."
         ),
         table(head, rows),
         {
@@ -204,6 +214,7 @@ def measure_throughput(sizes: Sizes) -> Section:
                 1,
                 aimed=2,
             ),
+            Claim(f"times {runtime}, the same integers", speed / speeds[runtime], "x"),
             Claim(
                 f"{lowered}: times Conv processes",
                 speeds[lowered] / speeds[CONV],
@@ -240,6 +251,7 @@ def measure_one_sample(sizes: Sizes) -> Section:
         name: compiled(network, "loihi2", convolution=convolution)
         for name, convolution in LOWERINGS.items()
     }
+    programs |= {name: compiled(network, "onnx", kernels=kernels) for name, kernels in ONNX.items()}
     cases = {name: timed(partial(program.run, inputs)) for name, program in programs.items()}
     by_step = torch.tensor(inputs, dtype=torch.float32).transpose(0, 1).contiguous()
     cases["PyTorch, contiguous"] = timed(partial(eager(network, channels_last=False), by_step))

@@ -31,7 +31,7 @@ CPU_TIMES = Path("/proc/stat")
 QUIET = (
     0.05  # of all cores, for other programs; beyond, PyTorch's threads wait for each other a lot
 )
-PACKAGES = ("neurocompile", "numpy", "numba", "torch", "scipy", "lava-nc")
+PACKAGES = ("neurocompile", "numpy", "numba", "torch", "onnxruntime", "scipy", "lava-nc")
 THREADS = "OMP_NUM_THREADS"  # `make bench` sets it for everybody, children too
 
 

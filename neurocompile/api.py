@@ -10,29 +10,33 @@ from typing import TYPE_CHECKING, Any
 from neurocompile import target as targets
 from neurocompile.atomic import check_writable
 from neurocompile.checks.check_source import Check, check_source
-from neurocompile.chips import for_chip, read_chip
+from neurocompile.chips import for_spec
 from neurocompile.data import (
     DataOptions,
     InputRange,
     Samples,
     by_input,
+    is_input_file,
     load_samples,
     range_of,
+    ranges_of,
     sample_count,
 )
 from neurocompile.decision import facts_of, remarks_on
-from neurocompile.errors import DataError, OptionError, Problem, ProgramFormatError
+from neurocompile.errors import DataError, OptionError, Problem, ProgramFormatError, raise_all
 from neurocompile.frontend.from_nir import Imported
 from neurocompile.frontend.import_options import ImportOptions
 from neurocompile.frontend.network_to_nir import network_to_nir
 from neurocompile.integer import Shape
 from neurocompile.ir import Input, Network
+from neurocompile.limits import Limits
 from neurocompile.passes.quantise import FirstLayer, Membranes
 from neurocompile.passes.share_sums import Sums
 from neurocompile.pipeline import CompileOptions, Observe, compile_network
 from neurocompile.program import GRAPH, Program, load
 from neurocompile.quantisation.recipe import Recipe
 from neurocompile.sources import Read, Source, need_lightning, source_of
+from neurocompile.target import Progress
 from neurocompile.validation import CALIBRATION_SAMPLES
 from neurocompile.verification import ProgressOf, Report, verify_program
 
@@ -130,6 +134,7 @@ def export(
     synapse: str | None = None,
     options: Mapping[str, str] | None = None,
     real: bool = False,
+    progress: Progress | None = None,
 ) -> Program:
     """
     Compile `source` for `target`, and write it to `output` if given.
@@ -145,8 +150,9 @@ def export(
     called with each pass's name and the network that it made.
 
     `recipe` says how numbers are quantised (`weight_bits` goes before its own), on samples of `calibrate`
-    where it needs any; `spec` is the file of a chip of the target's family; with `real` the target also
-    writes the network in real numbers, if it has a form for that.
+    where it needs any; `spec` is the file of a chip of the target's family, or one's name; with `real` the target also
+    writes the network in real numbers, if it has a form for that. `progress` is called while samples decide
+    how to quantise, with the number of populations done, and of all.
 
     Raises errors of `neurocompile.errors`, each with all of its reasons; then nothing is written.
     """
@@ -160,22 +166,25 @@ def export(
     read = _read(opened, choices, steps, input_range, calibrate)
     data_options = _data_options(read.facts)
     network = _with_range(read.imported.network, input_range, calibrate, data_options)
-    calibration = _calibration(network, calibrate, data_options)
+    asked = _recipe(recipe, weight_bits, chosen.limits)
+    calibration = _calibration(network, calibrate, data_options, asked)
     program = compile_network(
         network,
         chosen,
         CompileOptions(
-            recipe=_recipe(recipe, weight_bits),
+            recipe=asked,
             steps=steps,
             first_layer=first_layer,
             sums=sums,
             membranes=membranes,
             validate=validate,
             calibration=calibration,
+            calibrated_on=_name_of(calibrate),
             real=real,
             target_options=options or {},
         ),
         observe=observe,
+        progress=progress,
     )
     weights = read.imported.time_weights
     graph = network_to_nir(network, weights) if read.graph is None else read.graph
@@ -215,19 +224,21 @@ def check(
     input_range: InputRange | None = None,
     options: Mapping[str, str] | None = None,
     real: bool = False,
+    progress: Progress | None = None,
     **choices: Any,
 ) -> Check:
     """
     Return everything that keeps `source` from being exported for `target`, and what it takes there.
 
     The arguments are those of `export`; `choices` are the fields of `ImportOptions`. Nothing is
-    written, and nothing runs unless `validate` is true. Raises `OptionError` only where there is
-    nothing to check: for a target or a path that do not exist, a module without an input shape, a path
-    with one.
+    written, and nothing runs unless `validate` is true, or samples decide how to quantise, as they would
+    for an export. Raises `OptionError` only where there is nothing to check: for a target or a path that
+    do not exist, a module without an input shape, a path with one.
     """
     chosen = _target(target, spec)
     opened = source_of(source, input_shape=input_shape, layout=layout)
 
+    asked = _recipe(recipe, weight_bits, chosen.limits)
     data_options = DataOptions()
 
     def read(decided: ImportOptions) -> Imported:
@@ -238,18 +249,21 @@ def check(
 
     def finish(network: Network) -> tuple[Network, dict[str, Any] | None]:
         ranged = _with_range(network, input_range, calibrate, data_options)
-        return ranged, _calibration(ranged, calibrate, data_options) if validate else None
+        needed = validate or asked.uses_samples
+        samples = _calibration(ranged, calibrate, data_options, asked) if needed else None
+        return ranged, samples
 
     return check_source(
         opened.name,
         chosen,
         CompileOptions(
-            recipe=_recipe(recipe, weight_bits),
+            recipe=asked,
             steps=steps,
             first_layer=first_layer,
             sums=sums,
             membranes=membranes,
             validate=validate,
+            calibrated_on=_name_of(calibrate),
             real=real,
             target_options=options or {},
         ),
@@ -258,6 +272,7 @@ def check(
         graph=opened.graph,
         finish=finish,
         observe=observe,
+        progress=progress,
     )
 
 
@@ -295,15 +310,20 @@ def verify(
             opened.close()
 
 
-def _recipe(recipe: Recipe | None, weight_bits: int | None) -> Recipe:
+def _recipe(recipe: Recipe | None, weight_bits: int | None, limits: Limits) -> Recipe:
+    """Return `recipe` with `weight_bits`; unasked, with its own or, where that is the default, what there is."""
     recipe = recipe or Recipe()
-    return recipe if weight_bits is None else replace(recipe, weight_bits=weight_bits)
+    if weight_bits is None:
+        usual = Recipe().weight_bits
+        fewer = recipe.weight_bits == usual > limits.weight_bits
+        weight_bits = limits.weight_bits if fewer else recipe.weight_bits
+    return replace(recipe, weight_bits=weight_bits)
 
 
 def _target(name: str, spec: Path | str | None) -> targets.Target:
     """Return the installed target, or a chip of its family."""
     target = targets.find(name)
-    return target if spec is None else for_chip(target, read_chip(Path(spec)))
+    return target if spec is None else for_spec(target, spec)
 
 
 def _read(
@@ -326,19 +346,51 @@ def _with_range(
     """Return `network` with the input range that was asked for, if any was."""
     names = network.of_type(Input)
     if calibrate is not None and len(names) > 1:
-        raise OptionError(
-            Problem(
-                "", "--calibrate is for networks with one input", f"there are {', '.join(names)}"
-            )
-        )
-    limits = _range(given, calibrate, network.shapes[names[0]], options)
-    if limits is None:
+        limits = _ranges(given, calibrate, network)
+    else:
+        one = _range(given, calibrate, network.shapes[names[0]], options)
+        limits = {} if one is None else dict.fromkeys(names, one)
+    if not limits:
         return network
     nodes = {
-        name: replace(node, range=limits) if isinstance(node, Input) else node
+        name: replace(node, range=limits[name]) if isinstance(node, Input) else node
         for name, node in network.nodes.items()
     }
     return network.replaced(nodes)
+
+
+def _ranges(given: InputRange | None, calibrate: str, network: Network) -> dict[str, InputRange]:
+    """Return the range of each of several inputs, from a file that holds them by name."""
+    names = network.of_type(Input)
+    if not is_input_file(calibrate):
+        raise OptionError(
+            Problem(
+                "",
+                "--calibrate is for networks with one input",
+                f"there are {', '.join(names)}",
+                "give an .npz file that holds 'input/<name>' for each",
+            )
+        )
+    _refuse_both(given)
+    found = ranges_of(calibrate, names)
+    raise_all(
+        DataError,
+        [
+            Problem(
+                name,
+                f"needs samples of shape {network.shapes[name]} from --calibrate",
+                f"'{calibrate}' has {shape}",
+            )
+            for name, (_, shape) in found.items()
+            if shape != network.shapes[name]
+        ],
+    )
+    return {name: span for name, (span, _) in found.items()}
+
+
+def _refuse_both(given: InputRange | None) -> None:
+    if given is not None:
+        raise OptionError("give either --input-range or --calibrate, not both")
 
 
 def _range(
@@ -347,8 +399,7 @@ def _range(
     """Return the input range that was asked for; a data set needs samples of the shape `needed`."""
     if calibrate is None:
         return given
-    if given is not None:
-        raise OptionError("give either --input-range or --calibrate, not both")
+    _refuse_both(given)
     limits, shape = range_of(calibrate, options)
     if shape != needed:
         raise DataError(
@@ -360,14 +411,29 @@ def _range(
 
 
 def _calibration(
-    network: Network, calibrate: str | None, options: DataOptions
+    network: Network, calibrate: str | None, options: DataOptions, recipe: Recipe
 ) -> dict[str, Any] | None:
-    """Return some samples of the data set `calibrate`, by input."""
+    """
+    Return some samples of the data set `calibrate`, by input.
+
+    What decides how to quantise is training data, unless another split is named.
+    """
     if calibrate is None:
         return None
-    (name,) = network.of_type(Input)  # or the range would have been refused
-    samples = load_samples(calibrate, options, count=CALIBRATION_SAMPLES)
-    return dict(by_input(samples.inputs, [name]))
+    names = network.of_type(Input)
+    if not recipe.uses_samples:
+        samples = load_samples(calibrate, options, count=CALIBRATION_SAMPLES)
+    else:
+        count = max(1, recipe.samples)
+        samples = load_samples(calibrate, options, count=count, unnamed="train", spread=True)
+        if sample_count(samples.inputs) == 0:
+            raise DataError(Problem("", "calibration needs samples", f"'{calibrate}' holds none"))
+    return by_input(samples.inputs, names)
+
+
+def _name_of(calibrate: str | None) -> str:
+    """Return what facts call the calibration data: files without their places."""
+    return "" if calibrate is None else Path(calibrate).name
 
 
 def _data_options(facts: Mapping[str, Any]) -> DataOptions:

@@ -20,7 +20,8 @@ from rich.table import Table
 from neurocompile import __version__, api
 from neurocompile import target as targets
 from neurocompile.atomic import check_writable, write_text
-from neurocompile.checks.tables import print_check
+from neurocompile.checks.tables import print_check, print_rounding
+from neurocompile.chips import FamilyTarget
 from neurocompile.counted import remarks
 from neurocompile.data import InputRange
 from neurocompile.describe import describe
@@ -210,7 +211,12 @@ def evaluate(
 
 EXPORT_OPTIONS = (
     click.option("--target", required=True, help="See 'neurocompile targets'."),
-    click.option("--weight-bits", type=int, default=8, show_default=True, help="From 2 to 8."),
+    click.option(
+        "--weight-bits",
+        type=int,
+        show_default="8, or all that the chip has",
+        help="From 2 to what the chip has.",
+    ),
     click.option(
         "--bits",
         "bits",
@@ -275,7 +281,7 @@ EXPORT_OPTIONS = (
         "--spec",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="A chip of the fixedpoint family, described in a .toml file.",
+        help="A chip of the fixedpoint family: a .toml file, or one's name ('neurocompile targets').",
     ),
     click.option(
         "--steps",
@@ -408,16 +414,18 @@ def export(
     **options: Any,
 ) -> None:
     """Compile SOURCE, a run directory, checkpoint, .nir or .net file, into a program directory."""
-    program = api.export(
-        source,
-        target=target,
-        output=output,
-        input_range=_parse_range(input_range),
-        options=_parse_pairs(target_options),
-        recipe=_recipe(options),
-        observe=_printer(print_after),
-        **options,
-    )
+    with _progress() as progress_of:
+        program = api.export(
+            source,
+            target=target,
+            output=output,
+            input_range=_parse_range(input_range),
+            options=_parse_pairs(target_options),
+            recipe=_recipe(options),
+            observe=_printer(print_after),
+            progress=_when_called(progress_of, "calibrate"),
+            **options,
+        )
     _print_program(program)
     click.echo(f"wrote {output}")
 
@@ -449,15 +457,17 @@ def check(
     """
     if json_file is not None:
         check_writable(json_file)
-    report = api.check(
-        source,
-        target=target,
-        input_range=_parse_range(input_range),
-        options=_parse_pairs(target_options),
-        recipe=_recipe(options),
-        observe=_printer(print_after),
-        **options,
-    )
+    with _progress() as progress_of:
+        report = api.check(
+            source,
+            target=target,
+            input_range=_parse_range(input_range),
+            options=_parse_pairs(target_options),
+            recipe=_recipe(options),
+            observe=_printer(print_after),
+            progress=_when_called(progress_of, "calibrate"),
+            **options,
+        )
     print_check(report)
     if json_file is not None:
         write_text(json_file, json.dumps(report.to_json(), indent=2) + "\n")
@@ -526,9 +536,9 @@ def run_command(
         for name, values in result.outputs.items()
     )
     click.echo(f"wrote {output}: {shapes}")
-    for remark in remarks(loaded.network, result.trace.counters):
+    samples, shown = next(iter(result.outputs.values())).shape[:2]
+    for remark in remarks(loaded.network, result.trace.counters, places=samples * shown):
         click.echo(remark)
-    shown = next(iter(result.outputs.values())).shape[1]
     if shown == 1 and loaded.native_steps not in (None, 1):
         click.echo(
             f"the input was shown for 1 step; training showed it for {loaded.native_steps} (--steps)"
@@ -618,6 +628,10 @@ def list_targets() -> None:
             name, target.summary, "yes" if state.ready else f"no: {state.detail}", options
         )
     Console().print(table)
+    for name, entry in targets.installed().items():
+        family = entry.load()
+        if isinstance(family, FamilyTarget):
+            click.echo(f"chips that {name} can be (--spec): {', '.join(family.chips)}")
 
 
 @commands.command(epilog=_example("neurocompile doctor"))
@@ -664,6 +678,18 @@ def _progress() -> Iterator[Callable[[str], targets.Progress]]:
         yield progress_of
 
 
+def _when_called(progress_of: Callable[[str], targets.Progress], stage: str) -> targets.Progress:
+    """Return the progress of a stage that may never begin: its bar appears when it does."""
+    begun: list[targets.Progress] = []
+
+    def progress(done: int, total: int) -> None:
+        if not begun:
+            begun.append(progress_of(stage))
+        begun[0](done, total)
+
+    return progress
+
+
 def _parse_range(text: str | None) -> InputRange | None:
     if text is None:
         return None
@@ -687,7 +713,6 @@ def _recipe(options: dict[str, Any]) -> Recipe:
             raise OptionError(f"--bits needs LAYER=N, got '{layer}={text}'")
         bits[layer] = int(text)
     return Recipe(
-        weight_bits=options.pop("weight_bits"),
         bits=bits,
         memory=_parse_size(options.pop("memory")),
         samples=options.pop("calibration_samples"),
@@ -768,12 +793,22 @@ def _print_program(program: Program) -> None:
             f"{room:.2f}x",
         )
     Console().print(table)
+    print_rounding(program.facts["quantisation"]["layers"])
     for layer, factor in program.facts["quantisation"]["scales_lowered_by_biases"].items():
         click.echo(f"'{layer}' has its weights shrunk {factor:.2f} times, so that its biases fit")
+    may_saturate = program.facts["limits"]["membrane_overflow"] == "saturate"
     for layer, factor in program.facts["quantisation"]["scales_lowered_by_range_proof"].items():
+        scales = next(item.scale for item in program.network.neurons if item.name == layer)
+        shrunk = program.facts["quantisation"]["channels_lowered_by_range_proof"][layer]
+        where = f"up to {factor:.2f} times in {shrunk} of {scales.size} channels"
+        times = where if scales.size > 1 else f"{factor:.2f} times"
         click.echo(
-            f"'{layer}' has its weights shrunk {factor:.2f} times, so that {program.steps} steps are proven"
-            + (" (--membranes saturating may be finer)" if factor > TOLD_SHRINKING else "")
+            f"'{layer}' has its weights shrunk {times}, so that {program.steps} steps are proven"
+            + (
+                " (--membranes saturating may be finer)"
+                if may_saturate and factor > TOLD_SHRINKING
+                else ""
+            )
         )
     first = program.facts["first_layer"]
     click.echo(f"first layer: {first['computed_by']} ({first['because']})")

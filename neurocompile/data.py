@@ -184,6 +184,11 @@ class Samples:
     inputs: Inputs
     labels: Integer | None
 
+    def at(self, indices: Integer) -> Samples:
+        """Return the samples at `indices`."""
+        labels = None if self.labels is None else self.labels[indices]
+        return Samples(map_inputs(lambda values: values[indices], self.inputs), labels)
+
     def first(self, count: int) -> Samples:
         """Return the first `count` samples."""
         labels = None if self.labels is None else self.labels[:count]
@@ -264,15 +269,15 @@ def load_data_set(name: str, options: DataOptions = DataOptions()) -> DataSet:
     return found
 
 
-def named_split(data: str) -> tuple[str, SplitName]:
+def named_split(data: str, *, unnamed: SplitName = "test") -> tuple[str, SplitName]:
     """
-    Return the data set that DATA names, and its split: the test split if none is named.
+    Return the data set that DATA names, and its split: `unnamed` if none is named.
 
     The path of an .npz file may have colons of its own. Raises `DataError` for another split.
     """
     name, colon, split = data.rpartition(":")
     if not colon or Path(data).suffix == ".npz":
-        return data, "test"
+        return data, unnamed
     if split == "train":
         return name, "train"
     if split in ("", "test"):
@@ -302,21 +307,25 @@ def load_samples(
     options: DataOptions = DataOptions(),
     *,
     count: int | None = None,
+    unnamed: SplitName = "test",
+    spread: bool = False,
 ) -> Samples:
     """
     Return the samples that DATA names: `digits`, `digits:test`, `digits:train` or an .npz file.
 
     An .npz file holds `input` (samples, steps, *input shape), or `input/<name>` for each of several
-    inputs, and perhaps `label`; or it is a training file, of which the test half is taken. With `count`
-    only that many are read, the first ones.
+    inputs, and perhaps `label`; or it is a training file. Where DATA names no split, `unnamed` is taken.
+    With `count` only that many are read: the first ones, or some that are `spread` evenly over all.
     """
     path = Path(data)
     if path.suffix == ".npz":
         arrays = read_npz(path)
         if _holds_inputs(arrays):
             samples = _samples_of(path, arrays)
-            return samples if count is None else samples.first(count)
-    name, split = named_split(data)
+            if count is None or not spread:
+                return samples if count is None else samples.first(count)
+            return samples.at(_evenly(count, sample_count(samples.inputs)))
+    name, split = named_split(data, unnamed=unnamed)
     data_set = load_data_set(name, options)
     chosen = data_set.train if split == "train" else data_set.test
     count = len(chosen) if count is None else min(count, len(chosen))
@@ -330,7 +339,15 @@ def load_samples(
                 "take the first ones with --samples",
             )
         )
-    return Samples(chosen.fetch(np.arange(count)), chosen.labels[:count])
+    indices = _evenly(count, len(chosen)) if spread else np.arange(count)
+    return Samples(chosen.fetch(indices), chosen.labels[indices])
+
+
+def _evenly(count: int, length: int) -> Integer:
+    """Return `count` places of `length`, or all, in order."""
+    count = min(count, length)
+    places: Integer = np.arange(count, dtype=np.int64) * length // max(1, count)
+    return places
 
 
 def range_of(
@@ -356,11 +373,20 @@ def range_of(
         return data_set.input_range, data_set.input_shape
     inputs = load_samples(data).inputs
     assert isinstance(inputs, np.ndarray)  # it has 'input'
-    if inputs.size == 0:
+    return _span(path, inputs), inputs.shape[2:]
+
+
+def ranges_of(data: str, names: Collection[str]) -> dict[str, tuple[InputRange, tuple[int, ...]]]:
+    """Return what `range_of` does for each of several inputs, of an .npz file of inputs by `names`."""
+    named = by_input(load_samples(data).inputs, names)
+    return {name: (_span(Path(data), values), values.shape[2:]) for name, values in named.items()}
+
+
+def _span(path: Path, values: NDArray[Any]) -> InputRange:
+    if values.size == 0:
         raise DataError(f"'{path}' holds no samples")
-    step = 1.0 if (inputs == np.rint(inputs)).all() else 0.0
-    span = InputRange(min(0.0, float(inputs.min())), max(0.0, float(inputs.max())), step)
-    return span, inputs.shape[2:]
+    step = 1.0 if (values == np.rint(values)).all() else 0.0
+    return InputRange(min(0.0, float(values.min())), max(0.0, float(values.max())), step)
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:

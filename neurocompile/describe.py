@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile.integer import (
-    NO_FLOOR,
-    STATE_FRACTION_BITS,
+    LOIHI2,
+    Arithmetic,
     IntegerInput,
     IntegerNeurons,
     IntegerRelay,
@@ -26,9 +26,8 @@ USUAL = {
     "inclusive": False,
     "saturates": False,
     "most": 1,
-    "floor": NO_FLOOR,
 }
-"""What goes without saying; so does what spikes subtract where they do not, or take the threshold."""
+"""What goes without saying; so does what spikes subtract where they do not, or take the threshold, no floor."""
 
 
 def describe(stage: Stage) -> list[str]:
@@ -64,7 +63,13 @@ def describe(stage: Stage) -> list[str]:
         for group in stage.synapses
     ]
     shown = ", ".join(f"{output}: {name}" for output, name in stage.outputs.items())
-    return [*_table(rows, ("name", "kind", "shape", "from", "parameters")), f"outputs  {shown}"]
+    lines = [*_table(rows, ("name", "kind", "shape", "from", "parameters")), f"outputs  {shown}"]
+    found = {item.arithmetic for item in stage.populations if isinstance(item, IntegerNeurons)}
+    return [*lines, *(f"arithmetic  {_fields_of(each)}" for each in found if each != LOIHI2)]
+
+
+def _fields_of(arithmetic: Arithmetic) -> str:
+    return ", ".join(f"{name} {value}" for name, value in vars(arithmetic).items())
 
 
 def _kind(item: Any) -> str:
@@ -91,6 +96,8 @@ def _fields(thing: Any) -> str:
             continue
         if name in USUAL and bool(np.all(value == USUAL[name])):
             continue
+        if name == "floor" and isinstance(thing, IntegerNeurons) and not thing.floored:
+            continue
         if name == "subtracts" and (thing.reset == "zero" or _takes_threshold(thing)):
             continue
         text = _values(value) if isinstance(value, np.ndarray) else str(value)
@@ -99,7 +106,7 @@ def _fields(thing: Any) -> str:
 
 
 def _takes_threshold(thing: Any) -> bool:
-    unit = 1 << STATE_FRACTION_BITS if isinstance(thing, IntegerNeurons) else 1
+    unit = thing.arithmetic.state_units if isinstance(thing, IntegerNeurons) else 1
     return bool((thing.subtracts == unit * thing.threshold).all())
 
 

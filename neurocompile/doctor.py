@@ -24,6 +24,8 @@ PACKAGES = (
     ("tensorboard", "running.tensorboard", "tensorboard"),
     ("matplotlib", "pictures", "plot"),
     ("numba", "running on 'fixedpoint' quickly", "fast"),
+    ("onnx", "exporting for 'onnx'", "onnx"),
+    ("onnxruntime", "running on 'onnx'", "onnx"),
     ("lava-nc", "running on 'loihi2'", "loihi2"),
 )
 

@@ -56,7 +56,8 @@ class Arithmetic:
     A state unit is 2^-`fraction_bits` weight units. u and v are two's complement of `current_bits` and
     `membrane_bits`, their ends -(2^(bits - 1) - 1) and 2^(bits - 1) - 1. A decay multiplies by a number of
     `decay_bits` bits behind the point, and `rounding` says where its product goes: toward zero, down, or
-    to the nearest integer, halves up. Beyond its ends a state wraps (once) or saturates.
+    to the nearest integer, halves up. Beyond its ends a state saturates at them, or wraps as Lava's
+    current does: 2^bits is taken off or added, once.
     """
 
     fraction_bits: int = STATE_FRACTION_BITS
@@ -86,6 +87,16 @@ class Arithmetic:
     def membrane_end(self) -> int:
         """The largest v, in state units."""
         return (1 << (self.membrane_bits - 1)) - 1
+
+    @property
+    def no_floor(self) -> int:
+        """The lowest v, in state units: a floor from here down is none."""
+        return -self.membrane_end
+
+    @property
+    def memoryless(self) -> int:
+        """The du of a current that is the input of its step alone."""
+        return self.decay_one - 1
 
 
 LOIHI2 = Arithmetic()
@@ -145,7 +156,7 @@ class IntegerNeurons:
     `reset` "subtract" takes `subtracts` (state units; `AS_THRESHOLD`: the threshold) off the membrane for each
     spike; `inclusive` neurons fire at their threshold, too; `most` is how often the threshold may fit
     into the membrane in one step, and is sent as one graded spike; the membrane never falls below
-    `floor` (state units; `NO_FLOOR`: where Lava's saturates); in the `refractory` steps after a spike
+    `floor` (state units; `NO_FLOOR`: where the chip's ends anyway); in the `refractory` steps after a spike
     the membrane is 0 and nothing fires.
 
     Neurons that `saturates` is true for may have inputs that take their membrane out of its range, where
@@ -180,6 +191,8 @@ class IntegerNeurons:
         if np.array_equal(self.subtracts, AS_THRESHOLD):
             in_state_units = np.asarray(self.threshold, np.int64) << self.arithmetic.fraction_bits
             object.__setattr__(self, "subtracts", in_state_units)
+        if self.arithmetic != LOIHI2 and np.array_equal(self.floor, NO_FLOOR):
+            object.__setattr__(self, "floor", self.arithmetic.no_floor)
         for name in (
             "du",
             "dv",
@@ -214,8 +227,8 @@ class IntegerNeurons:
 
     @property
     def floored(self) -> bool:
-        """Whether some membranes stop before they saturate."""
-        return bool((self.floor > NO_FLOOR).any())
+        """Whether some membranes stop before they reach the end of their range."""
+        return bool((self.floor > self.arithmetic.no_floor).any())
 
     def in_source_units(self, states: NDArray[Any]) -> NDArray[np.float64]:
         """Return membranes (..., *shape), in state units, as the source network counts them."""

@@ -14,7 +14,6 @@ import numpy as np
 
 from neurocompile.errors import Problem
 from neurocompile.integer import (
-    NO_FLOOR,
     Geometry,
     IntegerInput,
     IntegerNetwork,
@@ -121,11 +120,11 @@ def _problems_of_firing(neurons: IntegerNeurons) -> Iterable[Problem]:
         yield Problem(
             neurons.name, "must subtract something", f"it adds {-neurons.subtracts.min()}"
         )
-    if (
-        neurons.floor.size
-        and not NO_FLOOR <= neurons.floor.min() <= neurons.floor.max() <= -NO_FLOOR
-    ):
-        yield Problem(neurons.name, f"needs a floor from {NO_FLOOR} to {-NO_FLOOR}")
+    end = neurons.arithmetic.membrane_end
+    if neurons.floor.size and not -end <= neurons.floor.min() <= neurons.floor.max() <= end:
+        yield Problem(neurons.name, f"needs a floor from {-end} to {end}")
+    if neurons.saturates and neurons.arithmetic.membrane_overflow == "wrap":
+        yield Problem(neurons.name, "must not saturate, as its membranes wrap")
 
 
 def _problems_of_synapses(network: IntegerNetwork, group: IntegerSynapses) -> Iterable[Problem]:

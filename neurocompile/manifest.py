@@ -29,11 +29,11 @@ from neurocompile.integer import (
     IntegerRelay,
     IntegerSynapses,
 )
+from neurocompile.limits import WIDTHS
 
 FORMAT = "neurocompile program"
 VERSION = 4
 MANIFEST = "program.json"
-WIDEST = 32  # bits of any integer that a chip keeps
 
 REAL = ("scale", "origin")
 NUMBER_OR_ARRAY = ("du", "dv", "threshold", "start", "pulse", "subtracts", "floor", *REAL)
@@ -225,7 +225,8 @@ def _describe_population(population: IntegerPopulation) -> dict[str, Any]:
 def _arithmetic(entry: Mapping[str, Any]) -> Arithmetic:
     widths = ("fraction_bits", "decay_bits", "current_bits", "membrane_bits")
     for name in widths:
-        if not 0 <= _whole(entry[name]) <= WIDEST:
+        least, most = WIDTHS[name]
+        if not least <= _whole(entry[name]) <= most:
             raise ValueError(f"'{name}' is {entry[name]}")
     overflow = ("wrap", "saturate")
     return Arithmetic(

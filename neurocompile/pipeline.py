@@ -7,6 +7,7 @@ The order of the passes, on one page.
       shift_resets       reset voltages to zero
     PopulationNetwork    assemble: everything linear becomes synapses, every bias a neuron's
       share_sums         sums of spikes: graded, or duplicated synapses
+    choices              calibrate: what samples or a memory budget decide; nothing, if not asked
     IntegerNetwork       quantise: floats end here
     bounds               prove_ranges: or no program at all
     Schedule             schedule: who works when
@@ -19,7 +20,7 @@ After each pass the network is checked against the table of `stages`, and run be
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -38,6 +39,7 @@ from neurocompile.errors import (
 from neurocompile.integer import Schedule
 from neurocompile.ir import Network
 from neurocompile.passes.assemble import assemble
+from neurocompile.passes.calibrate import Calibrated, calibrate, present, remarks_on
 from neurocompile.passes.lower_max_pooling import lower_max_pooling
 from neurocompile.passes.lower_thresholds import lower_thresholds
 from neurocompile.passes.prove_ranges import find_bounds
@@ -48,9 +50,11 @@ from neurocompile.passes.shift_resets import shift_resets
 from neurocompile.populations import PopulationNetwork
 from neurocompile.program import Program
 from neurocompile.quantisation.recipe import Recipe
+from neurocompile.quantisation.silence import Fired, Firing, firing_of
+from neurocompile.quantisation.tally import LayerTally, tally_of
 from neurocompile.stages import LEGAL, Stage, check_stage
-from neurocompile.target import Target, form_in_reals, resolve_options
-from neurocompile.validation import AFFORDABLE, Validator, cost, probe_inputs
+from neurocompile.target import Progress, Target, form_in_reals, resolve_options
+from neurocompile.validation import AFFORDABLE, MOST_STEPS, Validator, cost, probe_inputs
 
 STEPS_IF_UNKNOWN = 100
 
@@ -69,7 +73,8 @@ class CompileOptions:
 
     `steps` is how many steps a sample may have at most (None: as many as it was trained with).
     `validate` runs the network after every pass (None: where that takes a few seconds), also on
-    `calibration`, samples by input. `real` asks the target for the network in real numbers as well.
+    `calibration`, samples by input of the data `calibrated_on`, which also decide what `recipe` asks of
+    samples. `real` asks the target for the network in real numbers as well.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -79,6 +84,7 @@ class CompileOptions:
     sums: Sums = "auto"
     validate: bool | None = None
     calibration: Mapping[str, NDArray[Any]] | None = None
+    calibrated_on: str = ""
     real: bool = False
     target_options: Mapping[str, str] = field(default_factory=dict)
 
@@ -96,10 +102,12 @@ class Passes:
         *,
         validator: Validator | None = None,
         observe: Observe | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.options = options
         self.validator = validator
         self.observe = observe
+        self.progress = progress
 
     def apply(self, name: str, function: Callable[[S], Made], stage: S) -> Made:
         """Return what the pass `name` makes of `stage`."""
@@ -128,13 +136,23 @@ class Compiled:
     sums: tuple[SharedSum, ...]
     quantised: Quantised
     program: Program
+    tally: Mapping[str, LayerTally]
+    firing: tuple[Firing, ...]
+    fired: tuple[Fired, ...]
 
 
 def compile_network(
-    network: Network, target: Target, options: CompileOptions, *, observe: Observe | None = None
+    network: Network,
+    target: Target,
+    options: CompileOptions,
+    *,
+    observe: Observe | None = None,
+    progress: Progress | None = None,
 ) -> Program:
     """
     Return the program of `network` for `target`, without any files.
+
+    `observe` is called with each pass's name and what it made, `progress` while samples decide.
 
     Raises an error of `neurocompile.errors` with all reasons if there can be none.
     """
@@ -144,7 +162,7 @@ def compile_network(
     options = replace(options, target_options=chosen)
     steps = options.steps or network.steps or STEPS_IF_UNKNOWN
     validator, skipped = _validator(network, options, steps)
-    passes = Passes(options, validator=validator, observe=observe)
+    passes = Passes(options, validator=validator, observe=observe, progress=progress)
     compiled = run_passes(network, target, passes)
     program = compiled.program
     lowered = target.lower(program)
@@ -156,7 +174,7 @@ def compile_network(
         "passes": [report.to_json() for report in validator.reports] if validator else [],
     }
     notes = [*_notes(compiled, program.schedule), *lowered.notes]
-    facts = {**program.facts, "validation": validation, "notes": notes}
+    facts = {**program.facts, **lowered.facts, "validation": validation, "notes": notes}
     return replace(program, facts=facts, extra_files=files)
 
 
@@ -183,20 +201,50 @@ def run_passes(network: Network, target: Target, passes: Passes) -> Compiled:
     )
     passes.done("share_sums", populations)
 
-    def in_integers(network: PopulationNetwork) -> Quantised:
-        return quantise(
-            network,
+    decided = Calibrated(options.recipe, options.first_layer)
+
+    def in_integers(populations: PopulationNetwork) -> Quantised:
+        nonlocal decided
+        chosen = passes.options
+        shown = options.steps or network.steps or MOST_STEPS
+        decided = calibrate(
+            populations,
             target.limits,
-            recipe=passes.options.recipe,
+            chosen.recipe,
             steps=steps,
-            first_layer=passes.options.first_layer,
-            membranes=passes.options.membranes,
+            first_layer=chosen.first_layer,
+            membranes=chosen.membranes,
+            samples=present(chosen.calibration, shown),
+            progress=passes.progress,
         )
+        quantised = quantise(
+            populations,
+            target.limits,
+            recipe=decided.recipe,
+            steps=steps,
+            first_layer=decided.first_layer,
+            membranes=chosen.membranes,
+            choices=decided.choices,
+        )
+        return replace(quantised, reason=decided.reason or quantised.reason)
 
     quantised = passes.apply("quantise", in_integers, populations)
     passes.done("quantise", quantised.network)
     bounds, problems = find_bounds(quantised.network, target.limits, steps=steps)
     passes.refuse("prove_ranges", RangeError, problems)
+    can_fire = firing_of(populations, quantised.network, target.limits, steps=steps)
+    fired = passes.validator.fired if passes.validator else ()
+    activity: list[Firing | Fired] = [*can_fire, *fired]
+    silenced = [told.problem for told in activity if told.problem]
+    passes.refuse("silence", RangeError, silenced)
+    tally = tally_of(
+        populations,
+        quantised.network,
+        target.limits,
+        weight_bits=quantised.weight_bits,
+        lowered=quantised.lowered,
+        cramped=quantised.cramped,
+    )
     timing = passes.apply("schedule", schedule, quantised.network)
 
     program = Program(
@@ -212,14 +260,43 @@ def run_passes(network: Network, target: Target, passes: Passes) -> Compiled:
             "quantisation": {
                 "weight_bits": passes.options.recipe.weight_bits,
                 "scales_lowered_by_range_proof": dict(quantised.lowered),
+                "channels_lowered_by_range_proof": dict(quantised.channels_lowered),
                 "scales_lowered_by_biases": dict(quantised.cramped),
+                "layers": _layers(tally, can_fire, fired),
+                **_calibration(decided, passes.options),
             },
             "limits": asdict(target.limits),
             "versions": versions(),
         },
     )
     passes.refuse("target", UnsupportedError, target.check(program))
-    return Compiled(populations, sums, quantised, program)
+    return Compiled(populations, sums, quantised, program, tally, can_fire, fired)
+
+
+def _calibration(decided: Calibrated, options: CompileOptions) -> dict[str, Any]:
+    """Return what samples and memory decided, for the manifest; nothing where they were not asked."""
+    if not decided.report:
+        return {}
+    recipe = options.recipe
+    return {
+        "method": recipe.method,
+        "scales": recipe.scales,
+        "rounding": recipe.rounding,
+        "correct_biases": recipe.correct_biases,
+        "calibration": {"data": options.calibrated_on, **decided.report},
+    }
+
+
+def _layers(
+    tally: Mapping[str, LayerTally], firing: Iterable[Firing], fired: Iterable[Fired]
+) -> dict[str, Any]:
+    """Return what rounding did to each layer, for the manifest."""
+    layers = {name: layer.to_json() for name, layer in tally.items()}
+    for can in firing:
+        layers[can.layer]["firing"] = can.to_json()
+    for did in fired:
+        layers[did.layer]["on_samples"] = did.to_json()
+    return layers
 
 
 def _validator(
@@ -255,7 +332,9 @@ def _notes(compiled: Compiled, timing: Schedule) -> list[str]:
             f"each step takes {timing.stride} machine steps: a cycle has that many connections for "
             "each step of delay"
         )
-    return notes
+    notes += remarks_on(compiled.program.facts["quantisation"].get("calibration", {}))
+    activity: list[Firing | Fired] = [*compiled.firing, *compiled.fired]
+    return [*notes, *(note for told in activity for note in told.notes)]
 
 
 def versions() -> dict[str, Any]:

@@ -89,7 +89,10 @@ def _simulate(network: PopulationNetwork, inputs: Mapping[str, Float]) -> Trace:
                 history[item.name][0] = inputs[item.name][:, step]
                 continue
             arriving = sum(
-                (_deliver(group, history[group.source], zeros) for group in arrives[item.name]),
+                (
+                    deliver(group, history[group.source], zeros[group.target].shape)
+                    for group in arrives[item.name]
+                ),
                 zeros[item.name],
             )
             state = states[item.name]
@@ -130,9 +133,8 @@ def _simulate(network: PopulationNetwork, inputs: Mapping[str, Float]) -> Trace:
     )
 
 
-def _deliver(group: SynapseGroup, past: Float, zeros: Mapping[str, Float]) -> Float:
-    """Return what `group` delivers now; `past` is (steps ago, samples, *source shape)."""
-    target = zeros[group.target].shape
+def deliver(group: SynapseGroup, past: Float, target: tuple[int, ...]) -> Float:
+    """Return what `group` delivers now, of shape `target`; `past` is (steps ago, samples, *source shape)."""
     operator = group.operator
     if group.delay.ndim and group.delay.shape == operator.weight.shape:
         total: Float = np.zeros((target[0], len(operator.weight)))

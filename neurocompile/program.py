@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from neurocompile import target as targets
 from neurocompile.atomic import replacing_directory
 from neurocompile.blocks import row_blocks
+from neurocompile.chips import CHIP, parse_chip
 from neurocompile.data import Inputs, by_input
 from neurocompile.decision import decisions, weights_in
 from neurocompile.errors import (
@@ -31,7 +32,6 @@ from neurocompile.errors import (
     raise_all,
 )
 from neurocompile.integer import (
-    READOUT_THRESHOLD,
     Bound,
     Integer,
     IntegerInput,
@@ -42,7 +42,7 @@ from neurocompile.integer import (
     to_payload,
 )
 from neurocompile.legal import problems_of
-from neurocompile.limits import Limits
+from neurocompile.limits import Limits, contradictions
 from neurocompile.manifest import (
     MANIFEST,
     describe_network,
@@ -64,12 +64,7 @@ TENSORS = "tensors.npz"
 GRAPH = "graph.nir"
 REFERENCE = "reference.npz"
 
-LARGEST_LIMIT = {  # what the engine computes with, whatever a manifest says
-    "current_maximum": READOUT_THRESHOLD,
-    "threshold_maximum": READOUT_THRESHOLD,
-    "state_maximum": (1 << 23) - 1,
-}
-WIDEST = 32  # bits, steps and shifts
+LARGEST_LIMIT = (1 << 31) - 1  # what the engines compute with, whatever a manifest says
 GRID_TOLERANCE = 1e-4  # of one payload; float32 inputs on a grid of 1/255 are off by 1e-5 at most
 
 
@@ -422,10 +417,13 @@ def _prove_again(program: Program) -> None:
         name
         for name, value in program.facts["limits"].items()
         if not isinstance(value, str)
-        and (not isinstance(value, int) or not 0 <= value <= LARGEST_LIMIT.get(name, WIDEST))
+        and (not isinstance(value, int) or not 0 <= value <= LARGEST_LIMIT)
     ]
     if wrong:
         raise ProgramFormatError(f"the manifest's limits are none: {', '.join(wrong)}")
+    raise_all(ProgramFormatError, contradictions(limits))
+    if CHIP in program.extra_files and parse_chip(program.extra_files[CHIP], CHIP).limits != limits:
+        raise ProgramFormatError(f"the manifest's limits are not those of its '{CHIP}'")
     if any(neurons.arithmetic != limits.arithmetic for neurons in program.network.neurons):
         raise ProgramFormatError("the manifest's arithmetic is not that of its limits")
     if program.steps < 1 or (program.native_steps or 1) < 1:

@@ -9,9 +9,9 @@ entry-point group `neurocompile.targets`; adding one needs no change here.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from neurocompile.errors import OptionError, Problem, raise_all
 from neurocompile.integer import Integer, Trace
@@ -49,11 +49,12 @@ class Lowered:
     """
     What a target's compile half adds: `files` of the program directory, and `notes` for people.
 
-    A note is a decision that was taken for the user, with what it costs.
+    A note is a decision that was taken for the user, with what it costs; `facts` go into the manifest.
     """
 
     files: Mapping[str, bytes]
     notes: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Executor(Protocol):

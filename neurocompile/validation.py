@@ -18,12 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neurocompile.counted import saturations
 from neurocompile.data import InputRange
 from neurocompile.errors import EquivalenceError, Problem, raise_all
-from neurocompile.integer import to_payload
+from neurocompile.integer import IntegerNetwork, to_payload
+from neurocompile.integer import Trace as IntegerTrace
 from neurocompile.ir import LIF, Conv2d, Dense, Input, Network, Threshold
 from neurocompile.population_reference import simulate_populations
 from neurocompile.populations import PopulationNetwork
+from neurocompile.quantisation.silence import Fired
 from neurocompile.reference import Trace, simulate
 from neurocompile.stages import LOSSY, Stage
 
@@ -61,12 +64,18 @@ class Validator:
     def __init__(self, inputs: Mapping[str, NDArray[np.float64]], network: Network) -> None:
         self.inputs = inputs
         self.reports: list[PassReport] = []
+        self.fired: tuple[Fired, ...] = ()  # what quantised layers did, on calibration samples
         self._before = simulate(network, inputs, membranes=True)
         self._thresholds = _thresholds(network)
 
     def after(self, name: str, stage: Stage) -> None:
         """Compare `stage`, which pass `name` made, with the stage before; raises `EquivalenceError`."""
-        now = run_stage(stage, self.inputs)
+        if isinstance(stage, IntegerNetwork):
+            trace = run_integers(stage, self.inputs)
+            now = in_source_units(stage, trace)
+            self.fired = _fired(stage, self._before, trace)
+        else:
+            now = run_stage(stage, self.inputs)
         exact = name not in LOSSY
         report = (
             compare_exactly(name, self._before, now, self._thresholds)
@@ -84,22 +93,43 @@ def run_stage(stage: Stage, inputs: Mapping[str, NDArray[np.float64]]) -> Trace:
         return simulate(stage, inputs, membranes=True)
     if isinstance(stage, PopulationNetwork):
         return simulate_populations(stage, inputs)
+    return in_source_units(stage, run_integers(stage, inputs))
+
+
+def run_integers(stage: IntegerNetwork, inputs: Mapping[str, NDArray[np.float64]]) -> IntegerTrace:
+    """Return what an integer network does on `inputs`, by the definition."""
     from neurocompile_fixedpoint.definition import execute
 
     samples, steps = next(iter(inputs.values())).shape[:2]
-    trace = execute(
+    return execute(
         stage,
         {item.name: to_payload(item, inputs[item.name]) for item in stage.inputs},
         samples=samples,
         steps=steps,
         record=[neurons.name for neurons in stage.spiking],
     )
+
+
+def in_source_units(stage: IntegerNetwork, trace: IntegerTrace) -> Trace:
+    """Return what an integer network did, in the units of the source network."""
     outputs = {}
     for output, name in stage.outputs.items():
         shown = next(neurons for neurons in stage.neurons if neurons.name == name)
         values = trace.outputs[output]
         outputs[output] = shown.in_source_units(values) if shown.readout else values.astype(float)
     return Trace(outputs, trace.spikes, {})
+
+
+def _fired(stage: IntegerNetwork, before: Trace, trace: IntegerTrace) -> tuple[Fired, ...]:
+    """Return how often each layer fired on calibration samples, which follow the random ones."""
+    fired = []
+    for neurons in stage.spiking:
+        real = before.spikes[neurons.name][RANDOM_SAMPLES:]
+        integer = trace.spikes[neurons.name][RANDOM_SAMPLES:]
+        if real.size:
+            ended = saturations(neurons, trace.counters.get(neurons.name, {}))
+            fired.append(Fired(neurons.name, real.size, int(real.sum()), int(integer.sum()), ended))
+    return tuple(fired)
 
 
 def _thresholds(stage: Stage) -> dict[str, NDArray[np.float64]]:

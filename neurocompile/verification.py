@@ -34,7 +34,6 @@ from neurocompile.frontend.exact_nir import exact_network
 from neurocompile.frontend.from_nir import from_nir
 from neurocompile.frontend.import_options import ImportOptions
 from neurocompile.frontend.read_nir import read_nir
-from neurocompile.integer import STATE_FRACTION_BITS
 from neurocompile.ir import LIF, Network, Threshold
 from neurocompile.program import GRAPH, REFERENCE, Program, Result
 from neurocompile.run_file import repeat_steps
@@ -225,6 +224,7 @@ def verify_program(
         trained, engine = by_name["torch"], by_name["fixedpoint"]
         comparisons.append(compare(trained, engine, program, network, inputs))
     overall = compare(stages[0], stages[-1], program, network, inputs)
+    places = math.prod(_first(stages[0].outputs).shape[:2])
     return Report(
         target=program.target,
         steps=_first(stages[0].outputs).shape[1],
@@ -233,7 +233,7 @@ def verify_program(
         comparisons=tuple(comparisons),
         overall=overall,
         counters=counters,
-        remarks=tuple(remarks(program.network, counters)),
+        remarks=tuple(remarks(program.network, counters, places=places)),
         facts={
             name: program.facts[name]
             for name in (
@@ -430,7 +430,7 @@ def _membrane(
     )
     units: Result = program.to_source_units(engine)
     neurons = next(item for item in program.network.neurons if item.name == layer)
-    thresholds = np.broadcast_to(neurons.threshold << STATE_FRACTION_BITS, neurons.shape)
+    thresholds = np.broadcast_to(neurons.threshold << neurons.arithmetic.fraction_bits, neurons.shape)
     threshold = neurons.in_source_units(thresholds).flat[neuron]
     return float(units.membrane[layer][0, step].flat[neuron]), float(threshold)
 

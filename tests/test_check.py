@@ -195,6 +195,7 @@ def test_a_failing_proof_says_by_how_much_and_for_how_many_steps_it_holds(
     assert row.miss.steps is not None
     assert row.miss.excess == pytest.approx(2000 * 300 * 254 * 64 / ((1 << 23) - 1), rel=1e-6)
     assert row.miss.scale == pytest.approx(254 / row.miss.excess)
+    assert (row.miss.beyond, row.miss.worst) == (2, 0)
     assert checked(network, steps=row.miss.steps).ok
     assert not checked(network, steps=row.miss.steps + 1).ok
 

@@ -633,6 +633,7 @@ def test_decisions_are_printed_and_kept(
     notes = [
         f"the sum of lif1, lif2 travels by {note}",
         "samples are 1 blank step apart, the longest delay",
+        "2 of 4 neurons of 'lif2' can never fire, whatever arrives",
     ]
     for text in notes:
         assert text in printed
@@ -647,4 +648,23 @@ def test_calibration_is_for_one_input(two_way: Path, capsys: Capture) -> None:
         exporting(two_way, "--calibrate", "digits"),
         capsys,
         "--calibrate is for networks with one input, but there are left, right",
+    )
+
+
+def test_several_inputs_are_calibrated_by_a_file_that_holds_them_by_name(
+    two_way: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    calibrate = ["--calibrate", str(two_way / "in.npz"), "--method", "search", "--weight-bits", "3"]
+    command = exporting(two_way, *calibrate)
+    command[command.index("-o") + 1] = str(tmp_path / "program")
+
+    assert main(command) == 0
+
+    assert "calibrated on 5 samples of 'in.npz', 6 steps" in capsys.readouterr().out
+    with np.load(two_way / "in.npz") as arrays:
+        np.savez(tmp_path / "wide.npz", **{**arrays, "input/left": np.zeros((5, 6, 4))})
+    refused(
+        exporting(two_way, "--calibrate", str(tmp_path / "wide.npz")),
+        capsys,
+        "layer 'left' needs samples of shape (2,) from --calibrate",
     )

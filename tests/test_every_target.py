@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from neurocompile.data import InputRange
-from neurocompile.errors import DataError, NeurocompileError, OptionError
+from neurocompile.errors import DataError, MissingDependencyError, NeurocompileError, OptionError
 from neurocompile.ir import LIF, Conv2d, Dense, Flatten, Network, Pool2d
 from neurocompile.pipeline import CompileOptions, compile_network
 from neurocompile.program import Program, load
@@ -23,9 +25,16 @@ from neurocompile.target import find, installed, resolve_options
 
 SELECTIVE = ("netx",)  # options that take some networks only
 
-TARGETS = [
-    pytest.param(name, marks=pytest.mark.lava if name == "loihi2" else []) for name in installed()
-]
+NEEDED = {"onnx": ("onnx", "onnxruntime")}  # what tests of a target are skipped without
+
+
+def marks_of(name: str) -> list[pytest.MarkDecorator]:
+    missing = [package for package in NEEDED.get(name, ()) if find_spec(package) is None]
+    marks = [pytest.mark.skip(reason=f"{', '.join(missing)} not installed")] if missing else []
+    return [*marks, pytest.mark.lava] if name == "loihi2" else marks
+
+
+TARGETS = [pytest.param(name, marks=marks_of(name)) for name in installed()]
 Opened = Callable[[Program], Program]
 
 
@@ -173,6 +182,27 @@ def test_random_networks_fire_the_spikes_of_fixedpoint(
 
 
 @pytest.mark.parametrize("name", TARGETS)
+def test_all_engines_of_a_target_agree(
+    network: Network, inputs: NDArray[np.float64], name: str, opened: Opened
+) -> None:
+    program = opened(program_for(network, name))
+    record = ["all", "membrane/lif1", "membrane/fc"]
+
+    definition = program.run(inputs, record, on="fixedpoint:definition")
+    by_engine = {}
+    for engine in find(name).engines:
+        with suppress(MissingDependencyError):  # not every environment has every engine
+            by_engine[engine] = program.run(inputs, record, on=f"{name}:{engine}")
+
+    for engine, ours in by_engine.items():
+        np.testing.assert_array_equal(ours.output, definition.output, err_msg=engine)
+        for layer in definition.spikes:
+            np.testing.assert_array_equal(ours.spikes[layer], definition.spikes[layer])
+        for layer in definition.membrane:
+            np.testing.assert_array_equal(ours.membrane[layer], definition.membrane[layer])
+
+
+@pytest.mark.parametrize("name", TARGETS)
 def test_inputs_that_the_proof_does_not_cover_are_refused(
     network: Network, inputs: NDArray[np.float64], name: str
 ) -> None:
@@ -215,7 +245,7 @@ def test_limits_and_availability_need_no_vendor(name: str) -> None:
 
 def test_an_unknown_target_names_those_that_are_there() -> None:
     with pytest.raises(
-        OptionError, match="there is no target 'loihi': installed are fixedpoint, loihi2"
+        OptionError, match="there is no target 'loihi': installed are fixedpoint, loihi2, onnx"
     ):
         find("loihi")
 

@@ -19,6 +19,8 @@ HEAVY = (
     "click",
     "rich",
     "scipy",
+    "onnx",
+    "onnxruntime",
 )
 
 HOST = f"""
@@ -27,6 +29,7 @@ for name in {HEAVY!r}:
     sys.modules[name] = None
 import neurocompile, neurocompile.program, neurocompile.errors
 import neurocompile_loihi2.run, neurocompile_loihi2.lower, neurocompile_fixedpoint.run
+import neurocompile_onnx.run, neurocompile_onnx.lower
 print("light")
 """
 
@@ -45,19 +48,26 @@ def test_importing_neurocompile_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_both_targets_are_found_by_entry_point() -> None:
+def test_all_targets_are_found_by_entry_point() -> None:
     found = {entry.name: entry.value for entry in entry_points(group="neurocompile.targets")}
 
     assert found["fixedpoint"] == "neurocompile_fixedpoint.lower:TARGET"
     assert found["loihi2"] == "neurocompile_loihi2.lower:TARGET"
+    assert found["onnx"] == "neurocompile_onnx.lower:TARGET"
 
 
-def test_the_distribution_is_typed_and_claims_three_names_only() -> None:
+def test_the_distribution_is_typed_and_claims_four_names_only() -> None:
     assert resources("neurocompile").joinpath("py.typed").is_file()
     assert resources("neurocompile_loihi2").joinpath("py.typed").is_file()
     assert resources("neurocompile_fixedpoint").joinpath("py.typed").is_file()
+    assert resources("neurocompile_onnx").joinpath("py.typed").is_file()
     names = {path.parts[0] for path in files("neurocompile") or [] if path.suffix == ".py"}
-    assert names <= {"neurocompile", "neurocompile_fixedpoint", "neurocompile_loihi2"}
+    assert names <= {
+        "neurocompile",
+        "neurocompile_fixedpoint",
+        "neurocompile_loihi2",
+        "neurocompile_onnx",
+    }
 
 
 def test_python_m_neurocompile_is_the_command() -> None:

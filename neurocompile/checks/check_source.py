@@ -31,9 +31,9 @@ from neurocompile.frontend.flatten_graph import flatten_graph
 from neurocompile.frontend.from_nir import Imported, from_nir
 from neurocompile.frontend.import_options import ImportOptions
 from neurocompile.frontend.read_nir import NirFile, read_nir
-from neurocompile.integer import Bound, IntegerNeurons, Shape
+from neurocompile.integer import Bound, IntegerNeurons, IntegerPopulation, Shape
 from neurocompile.ir import Linear, Network
-from neurocompile.passes.prove_ranges import bound_of
+from neurocompile.passes.prove_ranges import reach_of
 from neurocompile.passes.quantise import quantise
 from neurocompile.pipeline import (
     STEPS_IF_UNKNOWN,
@@ -54,9 +54,10 @@ from neurocompile.populations import (
     SumPopulation,
 )
 from neurocompile.quantisation.recipe import Recipe
+from neurocompile.quantisation.tally import LayerTally
 from neurocompile.resources import Figure, LayerResources, Resources, kind_of
 from neurocompile.stages import Stage
-from neurocompile.target import Target, form_in_reals, resolve_options
+from neurocompile.target import Progress, Target, form_in_reals, resolve_options
 from neurocompile.validation import Validator, probe_inputs
 
 MOST_ROUNDS = 12  # of one pass
@@ -93,27 +94,35 @@ class Miss:
 
     `excess` is the factor by which it leaves its limits at the scale (weight units per unit) that its
     weights' bits allow, so that it would hold at `scale`; `steps` the most for which the layer passes as
-    it is, None if not for one, or if it was not searched. Both are of the layer alone.
+    it is, None if not for one, or if it was not searched. `beyond` is how many neurons leave their limits
+    there, `worst` the channel of the one that does most. All are of the layer alone.
     """
 
     excess: float
     scale: float
     steps: int | None
+    beyond: int = 0
+    worst: int = 0
 
 
 @dataclass(frozen=True)
 class LayerCheck:
-    """What is known about one population; `assumed` if its own numbers are replacements."""
+    """
+    What is known about one population; `assumed` if its own numbers are replacements.
+
+    `scales` are the smallest and the largest of its channels, in weight units per unit of the membrane.
+    """
 
     name: str
     kind: str
     shape: Shape
     assumed: bool
-    scale: float
+    scales: tuple[float, float]
     bound: Bound | None
     shrunk: float
     needs: LayerNeeds
     resources: LayerResources | None
+    tally: LayerTally
     miss: Miss | None = None
 
     @property
@@ -141,9 +150,11 @@ class LayerCheck:
             "kind": self.kind,
             "shape": list(self.shape),
             "assumed": self.assumed,
-            "scale": self.scale,
+            "scale": self.scales[0],
+            "largest_scale": self.scales[1],
             "range_proof": proof,
             **self.needs.to_json(),
+            "rounding": self.tally.to_json(),
             "resources": None if self.resources is None else self.resources.to_json(),
         }
 
@@ -232,13 +243,14 @@ def check_source(
     graph: Path | None = None,
     finish: Callable[[Network], tuple[Network, Mapping[str, Any] | None]] | None = None,
     observe: Observe | None = None,
+    progress: Progress | None = None,
 ) -> Check:
     """
     Return what is wrong with the file, directory or module called `source` for `target`.
 
     `read` imports it as an export would, with options that `choices` give; `graph` is its NIR file, if it
     is one, whose nodes can be replaced where they cannot be read; `finish` returns what an export makes
-    of the network before it is compiled, and samples to validate on, by input.
+    of the network before it is compiled, and samples to validate and calibrate on, by input.
     """
     found = _Findings()
     import_options = _legal_choices(choices, found)
@@ -264,6 +276,7 @@ def check_source(
         inferred=imported.inferred,
         found=found,
         observe=observe,
+        progress=progress,
     )
 
 
@@ -276,13 +289,14 @@ def check_network(
     inferred: Mapping[str, str] | None = None,
     found: _Findings | None = None,
     observe: Observe | None = None,
+    progress: Progress | None = None,
 ) -> Check:
     """Return what is wrong with `network` for `target`, and what it takes there."""
     found = found or _Findings()
     inferred = inferred or {}
     steps = options.steps or network.steps or STEPS_IF_UNKNOWN
     options = replace(options, target_options=_legal_target_options(target, options, found))
-    passes = _Persistent(target, options, found, observe)
+    passes = _Persistent(target, options, found, observe, progress)
     if options.validate:
         inputs = probe_inputs(network, options.calibration, steps=steps)
         passes.validator = Validator(inputs, network)
@@ -352,8 +366,9 @@ class _Persistent(Passes):
         options: CompileOptions,
         found: _Findings,
         observe: Observe | None,
+        progress: Progress | None = None,
     ) -> None:
-        super().__init__(options, observe=observe)
+        super().__init__(options, observe=observe, progress=progress)
         self.target = target
         self.found = found
         self.refused: dict[str, PopulationNetwork] = {}  # by layer: what quantisation refused
@@ -381,6 +396,8 @@ class _Persistent(Passes):
     def refuse(self, stage: str, kind: type[NeurocompileError], problems: list[Problem]) -> None:
         """Keep the problems, and go on."""
         del kind
+        if stage == "silence" and self.found.mender.assumptions:
+            return  # what was replaced may be what would have fired
         self.found.add(stage, problems)
 
     def done(self, name: str, stage: Stage) -> None:
@@ -570,7 +587,7 @@ def _layers(
 ) -> tuple[LayerCheck, ...]:
     """Return the row of each population, inputs included; `changed` are those with replacements."""
     quantised, program = compiled.quantised, compiled.program
-    needs = needs_of(compiled, target.limits, passes.options.recipe)
+    needs = needs_of(compiled, target.limits)
     bounds = {bound.layer: bound for bound in program.bounds}
     taken = {layer.name: layer for layer in resources.layers}
     rows = []
@@ -585,15 +602,22 @@ def _layers(
                 kind_of(item),
                 item.shape,
                 assumed=name in changed,
-                scale=float(np.min(getattr(item, "scale", 1.0))),
+                scales=_scales(item),
                 bound=bounds.get(name),
                 shrunk=quantised.lowered.get(name, 1.0),
                 needs=needs[name],
                 resources=taken.get(name),
+                tally=compiled.tally[name],
                 miss=miss,
             )
         )
     return tuple(rows)
+
+
+def _scales(item: IntegerPopulation) -> tuple[float, float]:
+    """Return the smallest and the largest scale of a population; relays have 1."""
+    scale = np.asarray(getattr(item, "scale", 1.0))
+    return float(scale.min()), float(scale.max())
 
 
 def _miss(
@@ -630,8 +654,8 @@ def _miss(
         return None  # it is not the proof that refuses
     neurons = integers[name]
     assert isinstance(neurons, IntegerNeurons)
-    bound = bound_of(integers, neurons, target.limits, steps=steps)
-    excess = max(bound.current / bound.current_limit, bound.membrane / bound.membrane_limit)
+    over = reach_of(integers, neurons, target.limits, steps=steps).over
+    excess = float(over.max())
     weights = sum(group.operator.weight.size for group in alone.synapses)
     longest = 0
     if weights <= SEARCHED_WEIGHTS and passes(1):
@@ -639,7 +663,10 @@ def _miss(
         while too_many - longest > 1:
             middle = (longest + too_many) // 2
             longest, too_many = (middle, too_many) if passes(middle) else (longest, middle)
-    return Miss(excess, float(neurons.scale.min()) / max(1.0, excess), longest or None)
+    worst = np.unravel_index(int(over.argmax()), over.shape)
+    scale = float(np.broadcast_to(neurons.scale, over.shape)[worst]) / max(1.0, excess)
+    beyond = int((over > 1).sum())
+    return Miss(excess, scale, longest or None, beyond, int(worst[0]))
 
 
 def _is_analogue(item: InputPopulation) -> bool:

@@ -22,14 +22,8 @@ from neurocompile.integer import (
 )
 from neurocompile.limits import Limits
 from neurocompile.pipeline import Compiled
-from neurocompile.populations import (
-    Population,
-    ReadoutPopulation,
-    SpikingPopulation,
-    SynapseGroup,
-)
-from neurocompile.quantisation.fit import HOST_WEIGHT_BITS
-from neurocompile.quantisation.recipe import Recipe
+from neurocompile.populations import Population, ReadoutPopulation, SpikingPopulation
+from neurocompile.quantisation.tally import NumberTally, WeightTally
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ class SynapseNeeds:
     """
     The weights of one group: of `count` that are not 0, `zeroed` became 0, and `clipped` were cut.
 
-    `wait` is how many machine steps its spikes wait, at most.
+    `rms_error` is in weight units; of its `bits` it needs `used_bits`. `wait` is how many machine steps its spikes wait, at most.
     """
 
     name: str
@@ -82,6 +76,9 @@ class SynapseNeeds:
     zeroed: int
     clipped: int
     wait: int
+    rms_error: float
+    bits: int
+    used_bits: int
 
     def to_json(self) -> dict[str, Any]:
         fields = {key: value for key, value in vars(self).items() if key != "weight"}
@@ -104,21 +101,23 @@ class LayerNeeds:
         }
 
 
-def needs_of(compiled: Compiled, limits: Limits, recipe: Recipe) -> dict[str, LayerNeeds]:
+def needs_of(compiled: Compiled, limits: Limits) -> dict[str, LayerNeeds]:
     """Return what each population of a compiled network needs, by name."""
     real = {item.name: item for item in compiled.populations.populations}
-    groups = {group.name: group for group in compiled.populations.synapses}
     network = compiled.quantised.network
     result = {}
     for item in network.populations:
         numbers = {"payload_bits": _payload(item, limits)}
         decays: dict[str, Decay] = {}
         if isinstance(item, IntegerNeurons):
-            numbers |= dict(_numbers(real[item.name], item, limits))
+            errors = compiled.tally[item.name].numbers
+            numbers |= dict(_numbers(item, limits, errors))
             decays = dict(_decays(real[item.name], item, limits))
         synapses = tuple(
-            _synapses(compiled, groups[group.name], group, limits, recipe.bits_of(item.name))
-            for group in network.into(item.name)
+            _synapses(compiled, group, tallied)
+            for group, tallied in zip(
+                network.into(item.name), compiled.tally[item.name].weights, strict=True
+            )
         )
         result[item.name] = LayerNeeds(numbers, decays, synapses)
     return result
@@ -146,21 +145,14 @@ def _payload(item: IntegerPopulation, limits: Limits) -> Need:
 
 
 def _numbers(
-    real: Population, neurons: IntegerNeurons, limits: Limits
+    neurons: IntegerNeurons, limits: Limits, errors: Mapping[str, NumberTally]
 ) -> Iterable[tuple[str, Need]]:
-    assert isinstance(real, SpikingPopulation | ReadoutPopulation)
-    error = 0.0
-    if isinstance(real, SpikingPopulation):
-        lowered = real.comparison == ">=" and not neurons.inclusive
-        error = _largest(real.threshold * neurons.scale - lowered - neurons.threshold)
     if not neurons.readout:
+        error = errors["threshold"].largest_error
         yield "threshold", _between(neurons.threshold, 0, limits.threshold_maximum, error)
-    exact = real.bias * neurons.scale * neurons.arithmetic.state_units
     most = limits.bias_mantissa_maximum
-    yield (
-        "bias_mantissa",
-        _between(neurons.bias_mantissa, -most - 1, most, _largest(exact - neurons.bias)),
-    )
+    error = errors["bias"].largest_error
+    yield "bias_mantissa", _between(neurons.bias_mantissa, -most - 1, most, error)
     yield "bias_exponent", _between(neurons.bias_exponent, 0, limits.bias_exponent_maximum)
 
 
@@ -184,37 +176,18 @@ def _decay(real: Any, kept: Any, integers: Need) -> Decay:
     )
 
 
-def _synapses(
-    compiled: Compiled,
-    real: SynapseGroup,
-    group: IntegerSynapses,
-    limits: Limits,
-    weight_bits: int,
-) -> SynapseNeeds:
-    network = compiled.quantised.network
-    source, target = network[group.source], network[group.target]
-    rows = len(real.operator.weight)
-    scale = target.scale_of_rows(rows) if isinstance(target, IntegerNeurons) else np.ones(rows)
-    scale = scale.reshape(-1, *[1] * (real.operator.weight.ndim - 1))
-    payload = source.scale if isinstance(source, IntegerInput) else 1.0
-    wanted = real.operator.weight * (scale / payload * 2.0**-group.exponent)
-    unit = limits.weight_unit(weight_bits)
-    most = limits.largest_weight(weight_bits)
-    least = -most - unit
-    if group.on_host:
-        most = (1 << (HOST_WEIGHT_BITS - 1)) - 1
-        least, unit = -most - 1, 1
-    elif (group.weight % limits.weight_step).any():
-        least, most, unit = 0, limits.excitatory_maximum, 1
-    used = real.operator.weight != 0
-    outside = (wanted < least - unit / 2) | (wanted > most + unit / 2)
+def _synapses(compiled: Compiled, group: IntegerSynapses, tallied: WeightTally) -> SynapseNeeds:
+    weight = _between(group.weight, tallied.least, tallied.most, tallied.largest_error)
     return SynapseNeeds(
         group.name,
         group.source,
         group.on_host,
-        _between(group.weight, least, most, _largest(wanted - group.weight)),
-        count=int(used.sum()),
-        zeroed=int((used & (group.weight == 0)).sum()),
-        clipped=int(outside.sum()),
+        weight,
+        count=tallied.count,
+        zeroed=tallied.zeroed,
+        clipped=tallied.clipped,
         wait=int(compiled.program.schedule.wait(group).max(initial=0)),
+        rms_error=tallied.rms_error,
+        bits=tallied.bits,
+        used_bits=tallied.used_bits,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,14 +16,13 @@ from neurocompile.resources import LayerResources
 
 COLUMNS = 100  # where the output is no terminal
 STAGES = {"prove_ranges": "range proof", "lower_max_pooling": "max pooling"}  # for people
+ROUNDING = "rounding: how many numbers changed, and by how much at most, beside a threshold"
 UNITS = ((1e9, "G"), (1e6, "M"), (1e4, "k"))
 
 
 def print_check(check: Check) -> None:
     """Print the whole report."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=COLUMNS)
+    console = _console()
     _print_problems(check, console)
     for name, how in check.inferred.items():
         console.print(f"{name}: {how}", markup=False, highlight=False)
@@ -30,6 +31,8 @@ def print_check(check: Check) -> None:
         _print_lines(console, _misses(check.layers))
         _print(console, "hardware ranges: needs / limit", _neurons(check.layers))
         _print(console, "synapses: needs / limit", _synapses(check.layers))
+        rounding = {layer.name: layer.tally.to_json() for layer in check.layers}
+        _print(console, ROUNDING, _rounding(rounding))
     if check.resources is not None:
         _print(console, "resources", _resources(check))
         for note in check.resources.notes:
@@ -40,6 +43,18 @@ def print_check(check: Check) -> None:
     for what, why in check.not_checked:
         _print_lines(console, [f"not checked: {what}, because {why}"])
     _print_lines(console, [check.verdict])
+
+
+def print_rounding(layers: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print what rounding did to each of `layers`, as a manifest has it."""
+    console = _console()
+    console.print(ROUNDING, markup=False, highlight=False)
+    console.print(_rounding(layers), highlight=False)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=COLUMNS)
 
 
 def _print(console: Console, title: str, table: Table) -> None:
@@ -113,7 +128,7 @@ def _range_proof(check: Check) -> Table:
             continue
         table.add_row(
             _name(layer),
-            _short(layer.scale),
+            "..".join(dict.fromkeys(_short(scale) for scale in layer.scales)),
             str(bound.current),
             str(bound.current_limit),
             str(bound.membrane),
@@ -135,6 +150,8 @@ def _misses(layers: Iterable[LayerCheck]) -> Iterable[str]:
                 f" would exceed its limits {miss.excess:.3g} times with all bits of its weights, and "
                 f"fit at {miss.scale:.3g} weight units per unit"
             )
+            if math.prod(layer.shape) > 1:
+                told += f" ({miss.beyond} of its neurons, channel {miss.worst} most)"
         else:
             told += " would stay within its limits"
         steps = "with no number of steps" if miss.steps is None else f"with --steps {miss.steps}"
@@ -190,6 +207,54 @@ def _synapses(layers: Iterable[LayerCheck]) -> Table:
                 str(group.wait),
             )
     return table
+
+
+def _rounding(layers: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return what rounding did to each of `layers`, as `quantisation.tally` tells it in JSON."""
+    table = _table(
+        "layer",
+        "bits used",
+        "weights to 0",
+        "clipped",
+        "rms",
+        "thresholds",
+        "biases",
+        "leaks",
+        "bytes",
+    )
+    for name, layer in layers.items():
+        if "weights" not in layer:
+            continue
+        groups, numbers = layer["weights"], layer["numbers"]
+        count, zeroed, clipped = (
+            sum(group[key] for group in groups) for key in ("count", "zeroed", "clipped")
+        )
+        bits = (f"{group['used_bits']} of {group['bits']}" for group in groups)
+        leaks = [numbers[kind] for kind in ("leak", "current_leak") if kind in numbers]
+        table.add_row(
+            name,
+            ", ".join(dict.fromkeys(bits)),
+            f"{zeroed} of {_short(count)}",
+            str(clipped),
+            f"{max((group['rms_error'] for group in groups), default=0):.2g}",
+            _rounded(numbers.get("threshold")),
+            _rounded(numbers.get("bias")),
+            _rounded(max(leaks, key=lambda leak: float(leak["relative"] or 0), default=None)),
+            _short(-(-layer["memory_bits"] // 8)),
+        )
+    return table
+
+
+def _rounded(number: Mapping[str, Any] | None) -> str:
+    """Return how many numbers of a kind changed, by how much, and how many did not fit."""
+    if number is None:
+        return "-"
+    if not number["rounded"]:
+        return "exact"
+    share = number["relative"]
+    by = "" if share is None else f" by {100 * share:.2g} %"
+    clipped = f", {number['clipped']} cut" if number["clipped"] else ""
+    return f"{_short(number['rounded'])}{by}{clipped}"
 
 
 def _resources(check: Check) -> Table:

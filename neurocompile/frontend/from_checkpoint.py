@@ -30,6 +30,7 @@ from neurocompile.frontend.network_to_nir import network_to_nir
 from neurocompile.frontend.to_torch import to_torch
 from neurocompile.ir import Network
 from neurocompile.program import REFERENCE, Program
+from neurocompile.quantisation.recipe import Recipe
 from neurocompile.target import Progress
 from neurocompile.tensors import npz_bytes
 from neurocompile.training.checkpoint import Trained, load_checkpoint, rebuild
@@ -101,7 +102,7 @@ def _in_integers(trained: Trained, body: QuantisedBody) -> tuple[bytes, Imported
     """Return the file of a network of integers, what it means, and how its program was compared."""
     network = body.rounded()
     probe = _probe(trained, network)
-    program = program_of(network, body.integers.weight_bits, body.integers.steps)
+    program = program_of(network, Recipe(body.integers.weight_bits), body.integers.steps)
     output, spikes = spikes_of(trained.network, probe)
     result = program.run(probe.numpy(), "all", on="fixedpoint")
     fired = {name: torch.from_numpy(values) for name, values in result.spikes.items()}

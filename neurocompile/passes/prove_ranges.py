@@ -7,24 +7,34 @@ a relay), every partial sum of its input, in any order and with any delays, lies
     n = sum min(w lo, w hi, 0)    and    p = sum max(w lo, w hi, 0)
 
 over all its groups: merged branches and feedback are groups like any other, and no cycle can raise a
-spike above 1, or above the number that neurons may fire in one step. With the current's memory a = 1 - (du + 1) / 4096, u stays within n and p times
-1 + a + a^2 + ..., and the membrane, with leak factor d, never falls below `(64 n + min(b, 0))` (n with
-that factor) times 1 + d + d^2 + ..., taken over the steps of a sample; rounding toward zero only shrinks
-it. Upwards,
+spike above 1, or above the number that neurons may fire in one step. Where no pixel of a padded image sees
+all taps of a kernel, each counts those that it sees. From there the chip's own equations, which are monotone
+even where they round, are followed in integers, step by step, with a = 1 - (du + 1) / 4096 and
+d = 1 - dv / 4096 (R rounds as the chip does):
 
-    hard reset      a membrane may saturate: it is above its threshold then and fires, as it would have;
-                    but v <= d V + A, A = 64 p + max(b, 0), where it is counted how often it would
-    subtract        n spikes take n S off: v <= max(B, d v + A - most S) after each step, with
-                    B = V + most max(V - S, 0); they leave it above -most max(S - V, 0)
+    u_low  = R(a u_low) + 64 n      u_high = R(a u_high) + 64 p        the pulse comes at the first step
+    v_low  = R(d v_low) + u_low + b                                    and so does the start
+    v_high = R(d v_high) + u_high + b
+
+Biases so count at every step, with their sign. A spike may have cleared any membrane before: each step
+starts with v_low at 0 at most, and v_high at 0 at least. Upwards,
+
+    hard reset      a membrane may saturate: it is above its threshold then and fires, as it would have.
+                    Where membranes wrap instead, V at most is left after a step
+    subtract        n spikes take n S off: max(V + (most - 1) max(V - S, 0), v_high - most S) is left at
+                    most, and -most max(S - V, 0) at least
     read-out        must never fire: bounded as well
 
 A membrane with a floor is never below it before it fires. Where a source computes in saturating integers
 itself, or a user asks for it, a membrane may saturate: all targets clip it alike, and count that. Input
 sums never may, as they would wrap.
 
+Sources that send at every step all that is below 0 and nothing that is above, or the other way round, take
+a neuron to its bound.
+
 Populations whose spikes outlive a step (feedback, delays) must be silent between samples; microcode is by
-itself. A current of
-`silence` = p + max(b, 0) + 1 weight units, taken off their input, does that, whatever arrives:
+itself. A current of `silence` weight units, taken off their input, does that, whatever arrives: with the
+largest current p,
 
     v' <= V + 64 p + b - 64 silence < V
 
@@ -33,8 +43,10 @@ and is part of their input's range. Their current remembers what arrives in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,19 +54,28 @@ from numpy.typing import NDArray
 from neurocompile.blocks import row_blocks
 from neurocompile.errors import Problem, RangeError, raise_all
 from neurocompile.integer import (
-    NO_FLOOR,
     Bound,
+    Geometry,
     Integer,
     IntegerInput,
     IntegerNetwork,
     IntegerNeurons,
     IntegerRelay,
     IntegerSynapses,
+    Shape,
+    image_shape,
     outliving,
 )
 from neurocompile.limits import Limits
 
 Real = NDArray[np.float64]
+Number = TypeVar("Number", np.int64, np.float64)
+Extreme = Callable[[Integer, Integer], Integer]  # the larger or the smaller one
+
+FAR_BITS = 50  # of a state unit beyond every limit
+PRODUCT_BITS = 62  # of a state and a decay together
+OF_NEURONS = ("du", "dv", "threshold", "bias_mantissa", "start", "pulse", "subtracts", "floor")
+EXACT_STEPS = 1024  # that are followed one by one; what comes after them is bounded
 
 
 def prove_ranges(network: IntegerNetwork, limits: Limits, *, steps: int) -> tuple[Bound, ...]:
@@ -74,17 +95,13 @@ def find_bounds(
     """Return the bounds of every population of `network`, and everything that is beyond its limit."""
     relays = {item.name for item in network.populations if isinstance(item, IntegerRelay)}
     heard = outliving([item.name for item in network.populations], network.synapses, relays)
-    bounds = tuple(
-        bound_of(
-            network,
-            neurons,
-            limits,
-            steps=steps,
-            silent_steps=network.longest_delay if neurons.name in heard else 0,
-        )
-        for neurons in network.neurons
-    )
-    problems = [problem for bound in bounds for problem in excess(bound)]
+    bounds: list[Bound] = []
+    problems: list[Problem] = []
+    for neurons in network.neurons:
+        silent_steps = network.longest_delay if neurons.name in heard else 0
+        reach = reach_of(network, neurons, limits, steps=steps, silent_steps=silent_steps)
+        bounds.append(reach.bound(steps))
+        problems += excess(network, neurons, limits, reach, steps=steps, silent_steps=silent_steps)
     problems += [problem for neurons in network.neurons for problem in _widths(neurons, limits)]
     problems += [
         problem
@@ -98,7 +115,7 @@ def find_bounds(
         if not group.on_host
         for problem in _weights(group, limits)
     ]
-    return bounds, problems
+    return tuple(bounds), problems
 
 
 @dataclass(frozen=True)
@@ -110,19 +127,31 @@ class Reach:
     """
 
     layer: str
-    current: Real
+    current: Integer
     current_limit: int
-    membrane: Real
+    membrane: Integer
     membrane_limit: int
     silence: int
+
+    @property
+    def over(self) -> Real:
+        """By how many times each neuron leaves its limits, (*shape); 1 is just inside."""
+        current, membrane = self.current / self.current_limit, self.membrane / self.membrane_limit
+        over: Real = np.maximum(current, membrane)
+        return over
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing leaves its limits."""
+        return not (self.over > 1).any()
 
     def bound(self, steps: int) -> Bound:
         """Return the largest of all neurons, over `steps` steps."""
         return Bound(
             layer=self.layer,
-            current=int(np.ceil(self.current.max(initial=0))),
+            current=int(self.current.max(initial=0)),
             current_limit=self.current_limit,
-            membrane=int(np.ceil(self.membrane.max(initial=0))),
+            membrane=int(self.membrane.max(initial=0)),
             membrane_limit=self.membrane_limit,
             steps=steps,
             silence=self.silence,
@@ -158,70 +187,317 @@ def reach_of(
     silent_steps: int = 0,
 ) -> Reach:
     """Return what `bound_of` does, for each neuron."""
-    low, high = _input_range(network, neurons, limits)
-    unit = 1 << limits.decay_bits
-    state_units = limits.arithmetic.state_units
-    # What arrives in the gap is remembered, too, by those who must be silent in it.
-    memory = geometric(1 - (neurons.du + 1) / unit, steps + silent_steps)
-    least, most = low * memory, high * memory
-    bias = neurons.bias
-    silence = 0
-    if silent_steps and neurons.plain:
-        quiet = np.ceil(most) + -(-np.maximum(bias, 0) // state_units) + 1
-        silence = int(quiet.max(initial=0))
-        least = least - silence * geometric(1 - (neurons.du + 1) / unit, silent_steps)
-    current = np.maximum(most, -least)
-
-    leak = 1 - neurons.dv / unit
-    growth = geometric(leak, steps)
-    start = neurons.start
-    downward = (low * memory * state_units + np.minimum(bias, 0)) * growth + np.minimum(start, 0)
-    step_up = high * memory * state_units + np.maximum(bias, 0)
-    floored = np.maximum(downward, neurons.floor)
-    downward = np.where(neurons.floor > NO_FLOOR, floored, downward)
-    threshold = neurons.threshold << limits.fraction_bits
-    if neurons.reset == "subtract":
-        downward = downward - neurons.most * np.maximum(neurons.subtracts - threshold, 0)
-    membrane = np.maximum(-downward, 0)
+    arriving = _arriving(network, neurons, limits)
+    current, silence = _current_reach(neurons, arriving, limits, steps, silent_steps)
+    membrane = -_lowest_membrane(neurons, arriving, limits, steps)
     membrane_limit = limits.state_maximum
     if neurons.readout:
-        membrane = np.maximum(membrane, step_up * growth + np.maximum(start, 0))
         membrane_limit = min(limits.threshold_maximum << limits.fraction_bits, membrane_limit)
-    elif neurons.reset == "subtract" or neurons.most > 1:
-        after = threshold + np.maximum(start, 0)
-        if neurons.reset == "subtract":
-            over = np.maximum(step_up - neurons.most * neurons.subtracts, 0)
-            left = neurons.most * np.maximum(threshold - neurons.subtracts, 0)
-            after = after + left + over * growth
-        highest = np.maximum(leak * after + step_up + np.maximum(start, 0), neurons.floor)
-        membrane = np.maximum(membrane, highest)
+    if (
+        neurons.readout
+        or neurons.reset == "subtract"
+        or neurons.most > 1
+        or limits.membrane_overflow == "wrap"
+    ):
+        membrane = np.maximum(membrane, _highest_membrane(neurons, arriving, limits, steps))
     reach = Reach(
         layer=neurons.name,
-        current=np.broadcast_to(np.asarray(current, np.float64), neurons.shape),
+        current=np.broadcast_to(current, neurons.shape),
         current_limit=limits.current_maximum,
-        membrane=np.broadcast_to(np.asarray(membrane, np.float64), neurons.shape),
+        membrane=np.broadcast_to(membrane, neurons.shape),
         membrane_limit=membrane_limit,
         silence=silence,
     )
-    return reach.saturated() if neurons.saturates else reach
+    saturates = neurons.saturates and limits.membrane_overflow == "saturate"
+    return reach.saturated() if saturates else reach
 
 
-def _input_range(
-    network: IntegerNetwork, neurons: IntegerNeurons, limits: Limits
+def membrane_range(
+    network: IntegerNetwork, neurons: IntegerNeurons, limits: Limits, *, steps: int
 ) -> tuple[Integer, Integer]:
-    """Return the smallest and largest sum that can arrive in a step, (*shape), pulses included."""
-    low: Integer = np.zeros(neurons.shape, np.int64)
-    high: Integer = np.zeros(neurons.shape, np.int64)
+    """
+    Return the lowest and the highest membrane that each neuron can have, in state units, (*shape).
+
+    The highest is that before a spike takes anything off, and as if membranes had no end.
+    """
+    arriving = _arriving(network, neurons, limits, everywhere=True)
+    low = _lowest_membrane(neurons, arriving, limits, steps)
+    high = _highest_membrane(neurons, arriving, limits, steps)
+    return np.broadcast_to(low, neurons.shape), np.broadcast_to(high, neurons.shape)
+
+
+def can_fire(
+    network: IntegerNetwork, neurons: IntegerNeurons, limits: Limits, *, steps: int
+) -> tuple[NDArray[np.bool_], float, NDArray[np.bool_]]:
+    """
+    Return which neurons can fire within `steps` steps, and which do at every step, whatever arrives, (*shape).
+
+    In between is the highest membrane that any has before it fires, in thresholds.
+    """
+    arriving = _arriving(network, neurons, limits, everywhere=True)
+    at_once = _highest_membrane(neurons, arriving, limits, 1)
+    fires, nearest = _beyond(neurons, np.broadcast_to(at_once, neurons.shape), limits)
+    if not fires.all():
+        # Most neurons can at the first step: only the others are followed.
+        others = np.flatnonzero(~fires)
+
+        def of_others(values: Integer) -> Integer:
+            return np.broadcast_to(values, neurons.shape).ravel()[others]
+
+        fields: dict[str, Any] = {name: of_others(getattr(neurons, name)) for name in OF_NEURONS}
+        some = replace(
+            neurons, shape=others.shape, scale=np.ones(()), origin=np.zeros(()), **fields
+        )
+        of_some = _Arriving(of_others(arriving.low), of_others(arriving.high))
+        reached, further = _beyond(some, _highest_membrane(some, of_some, limits, steps), limits)
+        fires = fires.copy()
+        fires.ravel()[others] = reached
+        nearest = max(nearest, further)
+    return fires, nearest, _always_fires(neurons, arriving, limits, steps)
+
+
+def _always_fires(
+    neurons: IntegerNeurons, arriving: _Arriving, limits: Limits, steps: int
+) -> NDArray[np.bool_]:
+    """Return which neurons fire at every step: the least that arrives takes a membrane from 0 far enough."""
+    if neurons.refractory:
+        return np.zeros(neurons.shape, np.bool_)
+    threshold = neurons.threshold << limits.fraction_bits
+    least = _extreme_current(neurons, [(arriving.low, steps)], np.minimum, limits)
+    fires = least + neurons.bias + np.minimum(neurons.start, 0) > threshold
+    if neurons.reset == "subtract":
+        fires = fires & (neurons.subtracts <= threshold)
+    return np.broadcast_to(fires, neurons.shape)
+
+
+def _beyond(
+    neurons: IntegerNeurons, membrane: Integer, limits: Limits
+) -> tuple[NDArray[np.bool_], float]:
+    """Return which neurons fire at `membrane`, and the highest one in thresholds."""
+    threshold = np.broadcast_to(neurons.threshold << limits.fraction_bits, neurons.shape)
+    membrane = np.broadcast_to(membrane, neurons.shape)
+    fires = membrane >= threshold if neurons.inclusive else membrane > threshold
+    return fires, float((membrane / np.maximum(threshold, 1)).max(initial=0))
+
+
+@dataclass(frozen=True)
+class _Arriving:
+    """The least and the largest sum that can arrive in a step, in weight units."""
+
+    low: Integer
+    high: Integer
+
+
+def _arriving(
+    network: IntegerNetwork, neurons: IntegerNeurons, limits: Limits, *, everywhere: bool = False
+) -> _Arriving:
+    """
+    Return what can arrive at each neuron; arrays that broadcast to the population's shape.
+
+    Of a channel of an image it is the largest of all pixels, unless it is asked for `everywhere`.
+    """
+    low: Integer = np.zeros((), np.int64)
+    high: Integer = np.zeros((), np.int64)
     for group in network.into(neurons.name):
-        group_low, group_high = sum_range(network, group)
-        low = low + group_low.reshape(neurons.shape)
-        high = high + group_high.reshape(neurons.shape)
-    if neurons.start.any() and not (neurons.du != _forgetful(limits)).any():
-        # The chip gets it as a pulse of input current.
-        pulse = neurons.start >> limits.fraction_bits
-        low, high = low + np.minimum(pulse, 0), high + np.maximum(pulse, 0)
-    low, high = low + np.minimum(neurons.pulse, 0), high + np.maximum(neurons.pulse, 0)
-    return low, high
+        group_low, group_high = (
+            _by_neuron(sums, network.views(group)[1], neurons.shape)
+            for sums in _sums_of(network, group, everywhere=everywhere)
+        )
+        low, high = low + group_low, high + group_high
+    far = _far(limits) >> limits.fraction_bits
+    return _Arriving(np.maximum(low, -far), np.minimum(high, far))
+
+
+def _far(limits: Limits) -> int:
+    """Return what is beyond every limit: states end there, so that no product overflows."""
+    return 1 << min(FAR_BITS, PRODUCT_BITS - limits.decay_bits)
+
+
+def _kept(state: Integer, decay: Integer, limits: Limits) -> Integer:
+    """Return what a decay (of 2^decay_bits) leaves of `state`, rounded as the chip does."""
+    if not decay.any() or not state.any():
+        return state
+    product: Integer = state * ((1 << limits.decay_bits) - decay)
+    if limits.rounding == "zero":
+        kept: Integer = np.sign(product) * (np.abs(product) >> limits.decay_bits)
+        return kept
+    half = (1 << limits.decay_bits >> 1) if limits.rounding == "nearest" else 0
+    return (product + half) >> limits.decay_bits
+
+
+def _lowest_membrane(
+    neurons: IntegerNeurons, arriving: _Arriving, limits: Limits, steps: int
+) -> Integer:
+    """Return the lowest membrane of each neuron, what spikes take included; 0 if it is never below."""
+    left: Integer = np.zeros((), np.int64)
+    if neurons.reset == "subtract":
+        threshold = neurons.threshold << limits.fraction_bits
+        left = -neurons.most * np.maximum(neurons.subtracts - threshold, 0)
+
+    def leave(membrane: Integer) -> Integer:
+        return membrane if neurons.readout else np.minimum(membrane, left)
+
+    drives = _drives(neurons, arriving.low, np.minimum, limits, steps)
+    return np.minimum(left, _follow(neurons, drives, leave, np.minimum, limits, steps, linear=True))
+
+
+def _highest_membrane(
+    neurons: IntegerNeurons, arriving: _Arriving, limits: Limits, steps: int
+) -> Integer:
+    """Return the highest membrane of each neuron, before spikes take anything; 0 if it is never above."""
+    threshold = neurons.threshold << limits.fraction_bits
+    # At most so much is left where another spike could have been fired.
+    uncapped: Integer = threshold
+    if neurons.reset == "subtract":
+        more = np.maximum(threshold - neurons.subtracts, 0)
+        uncapped = threshold + (neurons.most - 1) * more
+
+    def leave(membrane: Integer) -> Integer:
+        if neurons.readout:
+            return membrane
+        left = np.minimum(membrane, uncapped)
+        if neurons.reset == "subtract":
+            left = np.maximum(left, membrane - neurons.most * neurons.subtracts)
+        return np.maximum(left, 0)
+
+    drives = _drives(neurons, arriving.high, np.maximum, limits, steps)
+    return _follow(neurons, drives, leave, np.maximum, limits, steps, linear=neurons.readout)
+
+
+def _drives(
+    neurons: IntegerNeurons, arrives: Integer, extreme: Extreme, limits: Limits, steps: int
+) -> Iterator[tuple[Integer, bool]]:
+    """
+    Yield what each step adds to the membrane, state units, and whether all steps after it add the same.
+
+    `arrives` is what arrives at every step, in weight units.
+    """
+    current = _next_current(np.zeros((), np.int64), arrives + neurons.pulse, neurons, limits)
+    yield current + neurons.bias + neurons.start, False
+    for step in range(1, steps):
+        following = _next_current(current, arrives, neurons, limits)
+        settled = _forgets(neurons, limits) or np.array_equal(following, current)
+        if not settled and step == EXACT_STEPS:
+            end = _far_on(following, following - current, steps - step, limits)
+            following = extreme(following, end)
+            settled = True
+        current = following
+        drive = current + neurons.bias
+        while settled:
+            yield drive, True
+        yield drive, False
+
+
+def _follow(
+    neurons: IntegerNeurons,
+    drives: Iterable[tuple[Integer, bool]],
+    leave: Callable[[Integer], Integer],
+    extreme: Extreme,
+    limits: Limits,
+    steps: int,
+    *,
+    linear: bool,
+) -> Integer:
+    """
+    Return the extreme of the membranes that `drives` lead to, of which each step will `leave` something.
+
+    Once drives are settled, membranes change by less and less, and in one direction only: all of that is
+    monotone, and takes two states no further apart. So the last change bounds what `EXACT_STEPS` do not
+    reach; and where nothing leaks, `linear` says, a change that repeats itself does until the end.
+    """
+    far = _far(limits)
+    floor: Integer = np.array(-far)
+    if neurons.floored:
+        floor = np.where(neurons.floor > limits.arithmetic.no_floor, neurons.floor, floor)
+    linear = linear and not neurons.dv.any()
+    left = reach = membrane = change = np.zeros((), np.int64)
+    before = False
+    for step, (drive, settled) in zip(range(steps), drives, strict=False):
+        reached = _kept(left, neurons.dv, limits) + drive
+        reached = np.minimum(np.maximum(reached, floor), far)
+        reach = extreme(reach, reached)
+        if before:
+            same = np.array_equal(reached - membrane, change)
+            change = reached - membrane
+            if (linear and same) or step >= EXACT_STEPS or not change.any():
+                end = _far_on(reached, change, steps - 1 - step, limits)
+                return extreme(reach, np.maximum(end, floor))
+        before = settled
+        membrane, left = reached, leave(reached)
+    return reach
+
+
+def _far_on(value: Integer, change: Integer, steps: int, limits: Limits) -> Integer:
+    """Return `value` after `steps` further changes."""
+    far = float(_far(limits))
+    return np.clip(value + np.float64(steps) * change, -far, far).astype(np.int64)
+
+
+def _forgets(neurons: IntegerNeurons, limits: Limits) -> bool:
+    """Return whether the currents of `neurons` have no memory."""
+    return not (neurons.du != limits.arithmetic.memoryless).any()
+
+
+def _next_current(
+    current: Integer, arrives: Integer, neurons: IntegerNeurons, limits: Limits
+) -> Integer:
+    """Return the current, in state units, one step after `current`."""
+    far = _far(limits)
+    kept = _kept(current, neurons.du + 1, limits) + (arrives << limits.fraction_bits)
+    return np.minimum(np.maximum(kept, -far), far)
+
+
+def _current_reach(
+    neurons: IntegerNeurons, arriving: _Arriving, limits: Limits, steps: int, silent_steps: int
+) -> tuple[Integer, int]:
+    """Return the largest magnitude of each neuron's input sum, in weight units, and the silence in it."""
+    # What arrives in the gap is remembered, too, by those who must be silent in it.
+    phases = [(arriving.high, steps + silent_steps)]
+    highest = _extreme_current(neurons, phases, np.maximum, limits)
+    silence = 0
+    if silent_steps and neurons.plain:
+        needed = (highest + neurons.bias) >> limits.fraction_bits
+        silence = max(0, int(needed.max(initial=0)) + 1)
+    phases = [(arriving.low, steps), (arriving.low - silence, silent_steps)]
+    lowest = _extreme_current(neurons, phases, np.minimum, limits)
+    reach = np.maximum(highest, -lowest)
+    return -(-reach >> limits.fraction_bits), silence
+
+
+def _extreme_current(
+    neurons: IntegerNeurons,
+    phases: Iterable[tuple[Integer, int]],
+    extreme: Extreme,
+    limits: Limits,
+) -> Integer:
+    """
+    Return the largest or least partial sum of any step, in state units.
+
+    `phases` are what arrives at each step, and for how many.
+    """
+    zero: Integer = np.zeros((), np.int64)
+    forgets = _forgets(neurons, limits)
+    first = neurons.pulse
+    if forgets:
+        # The chip gets the start as a pulse of input current.
+        first = first + (neurons.start >> limits.fraction_bits)
+    reach = current = zero
+    for arrives, steps in phases:
+        for step in range(steps):
+            # All partial sums within a step, in any order: what has the other sign may come last.
+            kept = extreme(_kept(current, neurons.du + 1, limits), zero)
+            at_once = arrives + extreme(first, zero)
+            reach = extreme(reach, kept + (at_once << limits.fraction_bits))
+            following = _next_current(current, arrives + first, neurons, limits)
+            change, current = following - current, following
+            if not first.any() and (forgets or not change.any() or step == EXACT_STEPS):
+                if not forgets:
+                    end = _far_on(current, change, steps - 1 - step, limits)
+                    current = extreme(current, end)
+                    reach = extreme(reach, current)
+                break
+            first = zero
+    return reach
 
 
 def most_spikes(
@@ -236,24 +512,42 @@ def most_spikes(
     threshold = neurons.threshold << limits.fraction_bits
     if neurons.reset == "subtract" and (neurons.subtracts < threshold).any():
         return limits.payload_maximum + 1
-    _, high = _input_range(network, neurons, limits)
-    unit = 1 << limits.decay_bits
-    memory = geometric(1 - (neurons.du + 1) / unit, steps)
-    step_up = high * memory * limits.arithmetic.state_units + np.maximum(neurons.bias, 0)
-    start = np.maximum(neurons.start, 0)
-    reach = (1 - neurons.dv / unit) * (threshold + start) + step_up + start
-    reach = np.maximum(reach, neurons.floor)
-    return max(1, int((reach // np.maximum(threshold, 1)).max(initial=1)))
-
-
-def _forgetful(limits: Limits) -> int:
-    return (1 << limits.decay_bits) - 1
+    # As if nothing were capped: what is left is a threshold at most.
+    uncapped = replace(neurons, reset="zero", refractory=0)
+    _, high = membrane_range(network, uncapped, limits, steps=steps)
+    return max(1, int((high // np.maximum(threshold, 1)).max(initial=1)))
 
 
 def sum_range(network: IntegerNetwork, group: IntegerSynapses) -> tuple[Integer, Integer]:
     """Return the smallest and largest partial sum of `group`, one per neuron of its target, in order."""
+    _, view = network.views(group)
+    low, high = _sums_of(network, group)
+    if group.geometry is not None:
+        low, high = (np.broadcast_to(sums, view).ravel() for sums in (low, high))
+    return low, high
+
+
+def _by_neuron(sums: Integer, view: Shape, shape: Shape) -> Integer:
+    """
+    Return `sums` for the rows of a dense group, or that broadcast to a convolution's `view` of its target.
+
+    The result broadcasts to the `shape` of the target.
+    """
+    if sums.ndim == 1:
+        return sums.reshape(shape)
+    if view == image_shape(shape):
+        return sums if len(shape) == len(view) else sums[:, 0]
+    return np.broadcast_to(sums, view).reshape(shape)
+
+
+def _sums_of(
+    network: IntegerNetwork, group: IntegerSynapses, *, everywhere: bool = False
+) -> tuple[Integer, Integer]:
+    """Return the smallest and largest partial sum of `group`: for each row, or to broadcast to its view."""
     least, most = _values(network, group.source)
-    negative, positive = sums_by_sign(group.weight)
+    negative, positive = signed_sums(
+        group.weight, group.geometry, *network.views(group), everywhere=everywhere
+    )
     low = positive * min(least, 0) + negative * max(most, 0)
     high = positive * max(most, 0) + negative * min(least, 0)
     if group.exponent > 0:
@@ -263,18 +557,70 @@ def sum_range(network: IntegerNetwork, group: IntegerSynapses) -> tuple[Integer,
         roundings = max(1, np.unique(group.delay).size) if group.delay.ndim else 1
         low = (low >> -group.exponent) - (roundings - 1)
         high = -(-high >> -group.exponent) + (roundings - 1)
-    if group.geometry is not None:
-        _, view = network.views(group)
-        pixels = view[1] * view[2]
-        return np.repeat(low, pixels), np.repeat(high, pixels)
     return low, high
 
 
-def sums_by_sign(weight: Integer) -> tuple[Integer, Integer]:
-    """Return the sums of the negative and of the positive weights in each row of `weight`."""
-    negative: Integer = np.empty(len(weight), np.int64)
-    total: Integer = np.empty(len(weight), np.int64)
-    flat = weight.reshape(len(weight), -1)
+def signed_sums(
+    weight: NDArray[Number],
+    geometry: Geometry | None,
+    source: Shape,
+    target: Shape,
+    *,
+    everywhere: bool = False,
+) -> tuple[NDArray[Number], NDArray[Number]]:
+    """
+    Return the sums of the negative and of the positive weights that each neuron sees.
+
+    A convolution, from an image of shape `source` to one of shape `target`, has one of each for a channel,
+    (channels, 1, 1), where some pixel sees all taps, whose sums are the largest; else, and `everywhere`, one
+    for each pixel, (channels, h, w). A dense group has one for each row.
+    """
+    if geometry is None:
+        return sums_by_sign(weight)
+    slides = zip(
+        source[1:],
+        target[1:],
+        weight.shape[2:],
+        geometry.stride,
+        geometry.padding,
+        geometry.dilation,
+        strict=True,
+    )
+    seen = [_taps(*slide) for slide in slides]
+    if all(taps.all() or (taps.all(1).any() and not everywhere) for taps in seen):
+        negative, positive = sums_by_sign(weight)
+        return negative.reshape(-1, 1, 1), positive.reshape(-1, 1, 1)
+    high, wide = seen
+    negative, positive = (
+        high @ sums.reshape(len(weight), *weight.shape[2:]) @ wide.T
+        for sums in sums_by_sign(weight, by_tap=True)
+    )
+    return negative, positive
+
+
+def _taps(
+    size: int, count: int, kernel: int, stride: int, padding: int, dilation: int
+) -> NDArray[np.int64]:
+    """Return which taps of a kernel lie within an image, (places, taps), of 0 and 1."""
+    places = np.arange(count)[:, np.newaxis] * stride - padding
+    at = places + np.arange(kernel) * dilation
+    return ((at >= 0) & (at < size)).astype(np.int64)
+
+
+def sums_by_sign(
+    weight: NDArray[Number], *, by_tap: bool = False
+) -> tuple[NDArray[Number], NDArray[Number]]:
+    """
+    Return the sums of the negative and of the positive weights in each row of `weight`.
+
+    With `by_tap` those of each tap of a kernel, (rows, taps).
+    """
+    shape: Shape = (len(weight), weight[:1].size)
+    if by_tap:
+        shape = (*weight.shape[:2], math.prod(weight.shape[2:]))
+    flat: NDArray[Number] = weight.reshape(shape)
+    negative = np.empty((len(flat), *flat.shape[2:]), weight.dtype)
+    total = np.empty_like(negative)
     for rows in row_blocks(flat):
         negative[rows] = np.minimum(flat[rows], 0).sum(1)
         total[rows] = flat[rows].sum(1)
@@ -299,19 +645,63 @@ def geometric(factor: float | Real, steps: int) -> Real:
     return np.where(inside < 1, (1 - below**steps) / (1 - below), float(steps))
 
 
-def excess(bound: Bound) -> Iterable[Problem]:
-    """Yield what in `bound` is beyond its limit, with the factor by which scales would have to shrink."""
-    for what, value, limit in (
-        ("an input sum", bound.current, bound.current_limit),
-        ("a membrane", bound.membrane, bound.membrane_limit),
+def excess(
+    network: IntegerNetwork,
+    neurons: IntegerNeurons,
+    limits: Limits,
+    reach: Reach,
+    *,
+    steps: int,
+    silent_steps: int = 0,
+) -> Iterable[Problem]:
+    """Yield what of `neurons` is beyond its limit, by how much, where most, and what would pass."""
+    for what, values, limit in (
+        ("an input sum", reach.current, reach.current_limit),
+        ("a membrane", reach.membrane, reach.membrane_limit),
     ):
-        if value > limit:
-            yield Problem(
-                bound.layer,
-                f"needs {what} of at most {limit}",
-                f"it can reach {value} within {bound.steps} steps",
-                f"its weights must shrink by a factor of {value / limit:.3g}",
+        over = values > limit
+        if not over.any():
+            continue
+        most = int(values.max())
+        have = f"it can reach {most} within {_steps(steps)}"
+        if values.size > 1:
+            place = tuple(map(int, np.unravel_index(int(values.argmax()), values.shape)))
+            which = place[0] if len(place) == 1 else place
+            have += (
+                f", in neuron {which}; {int(over.sum())} of {values.size} neurons can be beyond it"
             )
+        scale = np.broadcast_to(neurons.scale, values.shape)
+        passing = float((scale / np.maximum(values / limit, 1)).flat[int(values.argmax())])
+        remedy = (
+            f"its weights must shrink by a factor of {most / limit:.3g}, to {passing:.4g} weight units "
+            "per unit"
+        )
+        longest = _longest(network, neurons, limits, steps, silent_steps)
+        if longest:
+            remedy += f", or export for at most {_steps(longest)} with --steps"
+        if what == "a membrane" and not neurons.readout and limits.membrane_overflow == "saturate":
+            remedy += ", or let membranes saturate with --membranes saturating"
+        yield Problem(reach.layer, f"needs {what} of at most {limit}", have, remedy)
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'' if count == 1 else 's'}"
+
+
+def _longest(
+    network: IntegerNetwork,
+    neurons: IntegerNeurons,
+    limits: Limits,
+    steps: int,
+    silent_steps: int,
+) -> int:
+    """Return the most steps, below `steps`, in which nothing of `neurons` leaves its limits; 0 if none."""
+    longest, too_many = 0, steps
+    while too_many - longest > 1:
+        middle = (longest + too_many) // 2
+        reach = reach_of(network, neurons, limits, steps=middle, silent_steps=silent_steps)
+        longest, too_many = (middle, too_many) if reach.holds else (longest, middle)
+    return longest
 
 
 def _widths(neurons: IntegerNeurons, limits: Limits) -> Iterable[Problem]:
@@ -368,11 +758,12 @@ def _weights(group: IntegerSynapses, limits: Limits) -> Iterable[Problem]:
     least, most = int(weight.min()), int(weight.max())
     if not _all_multiples(weight, limits.weight_step):
         # Synapses of one sign keep the bit that a mixed group spends on it.
-        if least < 0 or most > limits.excitatory_maximum:
+        step = limits.excitatory_step
+        if least < 0 or most > limits.excitatory_maximum or not _all_multiples(weight, step):
             yield Problem(
                 group.name,
                 f"needs weights that are multiples of {limits.weight_step}, or from 0 to "
-                f"{limits.excitatory_maximum}",
+                f"{limits.excitatory_maximum}" + (f" in steps of {step}" if step > 1 else ""),
                 f"they reach from {least} to {most}",
             )
     else:

@@ -1,5 +1,5 @@
 """
-Turn weights, thresholds and biases into integers, without calibration data.
+Turn weights, thresholds and biases into integers; no data are needed (`calibrate` may have used some).
 
 A LIF neuron is homogeneous: one positive factor S on its weights, bias and threshold changes no
 spike. So each population gets the largest S (weight units per unit of its membrane) at which
@@ -27,7 +27,6 @@ the host in integers of up to 16 bits, whose sums the chip receives as input cur
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -36,6 +35,7 @@ import numpy as np
 
 from neurocompile.errors import OptionError, Problem, RangeError, raise_all
 from neurocompile.integer import (
+    LOIHI2,
     IntegerInput,
     IntegerNetwork,
     IntegerNeurons,
@@ -71,8 +71,9 @@ class Quantised:
 
     `first_layer` is "graded", "host" or, for spikes as input, "spikes"; `reason` says why.
     `lowered` names the layers whose scale the range proof pushed below what the weights' bits would
-    allow, with the factor, and `cramped` those whose biases did. `saturating` are the layers whose
-    membranes may leave their range.
+    allow, with the factor (of the channel that it pushed most, where there are several), and
+    `channels_lowered` how many of its channels; `cramped` those whose biases did. `weight_bits` are those
+    that each layer was fitted to. `saturating` are the layers whose membranes may leave their range.
     """
 
     network: IntegerNetwork
@@ -80,6 +81,8 @@ class Quantised:
     reason: str
     lowered: Mapping[str, float]
     cramped: Mapping[str, float] = field(default_factory=dict)
+    weight_bits: Mapping[str, int] = field(default_factory=dict)
+    channels_lowered: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def saturating(self) -> tuple[str, ...]:
@@ -106,12 +109,14 @@ def quantise(
     With `membranes` "saturating" only what wraps limits the scale: the membranes of spiking layers may
     saturate where a worst case would. They do the same on every target, but not what floats do.
 
-    Raises `RangeError` where no scale is small enough, `OptionError` for impossible bits.
+    Raises `RangeError` where no scale is small enough, `OptionError` for impossible bits, or for membranes
+    that shall saturate where they wrap.
     """
     if weight_bits is not None:
         recipe = replace(recipe, weight_bits=weight_bits)
     recipe.check(limits, layers_of(network))
     of_source = network.weight_unit is not None and not isinstance(network.weight_unit, Mapping)
+    _check_arithmetic(limits, membranes, of_source=of_source)
     saturating = membranes == "saturating" or of_source
     inputs = {
         population.name: _quantise_input(population, limits)
@@ -171,6 +176,30 @@ def quantise(
     return graded
 
 
+def _check_arithmetic(limits: Limits, membranes: Membranes, *, of_source: bool) -> None:
+    """Raise `OptionError` for what a chip does otherwise than is asked for, or than the source did."""
+    problems = []
+    if membranes == "saturating" and limits.membrane_overflow == "wrap":
+        problems.append(
+            Problem(
+                "",
+                "--membranes saturating is for chips whose membranes saturate",
+                "this chip's wrap",
+                "leave it out",
+            )
+        )
+    if of_source and limits.arithmetic != LOIHI2:
+        problems.append(
+            Problem(
+                "",
+                "a source that computes in Loihi 2's integers needs a chip that computes alike",
+                "this chip's states have another width, rounding or overflow",
+                "leave --spec out",
+            )
+        )
+    raise_all(OptionError, problems)
+
+
 def _quantise_input(population: InputPopulation, limits: Limits) -> IntegerInput:
     values = population.range
     largest = max(abs(values.minimum), abs(values.maximum))
@@ -181,8 +210,9 @@ def _quantise_input(population: InputPopulation, limits: Limits) -> IntegerInput
         population.name,
         population.shape,
         scale=scale,
-        minimum=math.floor(values.minimum * scale + 0.5),
-        maximum=math.floor(values.maximum * scale + 0.5),
+        # Rounded as `to_payload` rounds values.
+        minimum=int(np.rint(values.minimum * scale)),
+        maximum=int(np.rint(values.maximum * scale)),
         exact=exact,
     )
 
@@ -212,8 +242,10 @@ class _Quantiser:
         synapses: list[IntegerSynapses] = []
         lowered: dict[str, float] = {}
         cramped: dict[str, float] = {}
+        weight_bits: dict[str, int] = {}
+        channels_lowered: dict[str, int] = {}
         problems: list[Problem] = []
-        silent_steps = _silent_steps(network)
+        silent_steps = silent_steps_of(network)
         known: dict[str, IntegerPopulation] = dict(inputs)
         undecided = {
             item.name: item.most_spikes
@@ -241,13 +273,17 @@ class _Quantiser:
             known[population.name] = fit.neurons
             populations.append(fit.neurons)
             synapses += fit.groups
+            weight_bits[population.name] = fit.weight_bits
             if fit.lowered > 1:
                 lowered[population.name] = fit.lowered
+                channels_lowered[population.name] = fit.channels_lowered
             if fit.cramped > 1:
                 cramped[population.name] = fit.cramped
         raise_all(RangeError, problems)
         integers = IntegerNetwork(tuple(populations), tuple(synapses), network.outputs)
-        return Quantised(integers, first_layer, reason, lowered, cramped)
+        return Quantised(
+            integers, first_layer, reason, lowered, cramped, weight_bits, channels_lowered
+        )
 
     def _sources(
         self,
@@ -338,7 +374,7 @@ def layers_of(network: PopulationNetwork) -> list[str]:
     ]
 
 
-def _silent_steps(network: PopulationNetwork) -> dict[str, int]:
+def silent_steps_of(network: PopulationNetwork) -> dict[str, int]:
     """Return, for populations whose spikes outlive their step, the steps they must be silent for."""
     longest = max((int(group.delay.max(initial=0)) for group in network.synapses), default=0)
     sums = {item.name for item in network.populations if isinstance(item, SumPopulation)}

@@ -9,7 +9,7 @@ V_int = floor(V S), and S becomes V_int / V.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from neurocompile.blocks import row_blocks
 from neurocompile.errors import Problem, RangeError, raise_all
 from neurocompile.integer import (
-    NO_FLOOR,
     Geometry,
     Integer,
     IntegerNetwork,
@@ -52,7 +51,7 @@ class Fit:
     The integers of one population, and of the synapses into it.
 
     `scale` has one number for each channel, or one for all. `lowered` is by how much the range proof shrank
-    it (where it shrank it most), `cramped` the biases before it.
+    it (where it shrank it most), `cramped` the biases before it; `weight_bits` are those it was fitted to.
     """
 
     neurons: IntegerNeurons
@@ -60,6 +59,8 @@ class Fit:
     scale: Float
     lowered: float
     cramped: float
+    weight_bits: int
+    channels_lowered: int = 0  # of as many as `scale` has
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ class Fitter:
         elif wish.final:
             wanted = allowed
         scale = wanted
-        for _ in range(SCALE_ATTEMPTS):
+        attempts = 0
+        while True:
+            attempts += 1
             asked = scale
             neurons, scale = self._neurons(population, asked, exact=wish.final or unit is not None)
             integers = tuple(self._synapses(group, scale, sources, wish) for group in groups)
@@ -115,29 +118,46 @@ class Fitter:
             reach = reach_of(
                 probe, neurons, self.limits, steps=self.steps, silent_steps=silent_steps
             )
-            bound = reach.bound(self.steps)
-            if self.saturating and not neurons.readout and bound.membrane > bound.membrane_limit:
-                neurons = replace(neurons, saturates=True)
-                reach = reach.saturated()
-                bound = reach.bound(self.steps)
+            if self.saturating and not neurons.readout and not reach.holds:
+                saturated = reach.saturated()
+                if (saturated.membrane < reach.membrane).any():
+                    neurons, reach = replace(neurons, saturates=True), saturated
             if unit is not None:
                 trained = isinstance(self.weight_unit, Mapping)
                 _refuse_rounding(
                     population, groups, neurons, integers, sources, self.limits, trained=trained
                 )
-                raise_all(RangeError, excess(bound))
-            if not list(excess(bound)):
+                raise_all(RangeError, self._excess(neurons, integers, sources, reach, silent_steps))
+            if reach.holds:
                 _refuse_vanished(
                     population, groups, integers, float((wanted / asked).max()), self.steps
                 )
                 lowered, cramped = (float(np.max(x)) for x in (wanted / asked, allowed / wanted))
-                return Fit(neurons, integers, scale, lowered, cramped)
-            if wish.final:
-                break
-            over = _overshoot(reach, channels)
+                shrunk = int((wanted > asked).sum())
+                return Fit(neurons, integers, scale, lowered, cramped, wish.weight_bits, shrunk)
+            if wish.final or attempts == SCALE_ATTEMPTS:
+                raise RangeError(*self._excess(neurons, integers, sources, reach, silent_steps))
+            over = reach.over.reshape(channels, -1).max(1)
             scale = np.where(over > 1, scale / np.maximum(over, 1.001), scale)
             del integers, probe, reach  # as large as the next ones
-        raise RangeError(*excess(bound))
+
+    def _excess(
+        self,
+        neurons: IntegerNeurons,
+        groups: tuple[IntegerSynapses, ...],
+        sources: Mapping[str, IntegerPopulation],
+        reach: Reach,
+        silent_steps: int,
+    ) -> Iterable[Problem]:
+        """Return what is beyond its limits, and what would pass."""
+        return excess(
+            _stand_alone(neurons, groups, sources),
+            neurons,
+            self.limits,
+            reach,
+            steps=self.steps,
+            silent_steps=silent_steps,
+        )
 
     def given_unit(self, name: str) -> float | None:
         """Return the weight unit that the source gives to a population, if it computes in integers."""
@@ -216,7 +236,8 @@ class Fitter:
         if population.reset == "subtract" and population.subtracts is not None:
             firing["subtracts"] = self._in_state_units(population.subtracts * units)
         if population.floor is not None:
-            firing["floor"] = np.maximum(self._in_state_units(population.floor * units), NO_FLOOR)
+            lowest = self.limits.arithmetic.no_floor
+            firing["floor"] = np.maximum(self._in_state_units(population.floor * units), lowest)
         lowered = (
             at_threshold
             and single
@@ -246,7 +267,8 @@ class Fitter:
                     Problem(
                         population.name,
                         "needs a threshold of at least 1 weight unit",
-                        f"its weights leave room for {room.min():.3g}",
+                        f"its weights leave room for {room.min():.3g}"
+                        + (f" in channel {int(room.argmin())}" if len(room) > 1 else ""),
                         "its weights are too large for its threshold",
                     )
                 )
@@ -332,14 +354,6 @@ class Fitter:
             lambda part, rows: np.clip(np.rint(part * factor[rows] / unit) * unit, lowest, highest),
         )
         return replace(integers, weight=weight)
-
-
-def _overshoot(reach: Reach, channels: int) -> Float:
-    """Return by how much each channel leaves its limits; 1 is just inside."""
-    current = np.ceil(reach.current.reshape(channels, -1).max(1)) / reach.current_limit
-    membrane = np.ceil(reach.membrane.reshape(channels, -1).max(1)) / reach.membrane_limit
-    over: Float = np.maximum(current, membrane)
-    return over
 
 
 def _integers(values: Float, function: Callable[[Float, slice], Float]) -> Integer:

@@ -58,6 +58,11 @@ class Recipe:
         """Whether real samples are needed."""
         return self.method == "search" or self.rounding == "adaptive" or self.correct_biases
 
+    @property
+    def uses_samples(self) -> bool:
+        """Whether samples are used where there are any."""
+        return self.needs_samples or self.memory is not None
+
     def bits_of(self, layer: str) -> int:
         """Return the weight bits of a population."""
         return self.bits.get(layer, self.weight_bits)

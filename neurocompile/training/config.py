@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from neurocompile.errors import OptionError, Problem
+from neurocompile.quantisation.recipe import Recipe
 from neurocompile.training.presets import PRESETS
 
 if sys.version_info >= (3, 11):
@@ -25,6 +26,9 @@ MOST_NEURONS = 1 << 24  # of one dense layer
 MOST_STEPS = 1 << 20
 MOST_WIDTH = 64.0
 
+WeightMethod = Literal["max", "percentile", "mse", "power-of-two"]  # those that need no samples
+Percentile = Annotated[float, Field(gt=0, le=100)]
+WEIGHT_METHOD: WeightMethod = "mse"  # from 4 bits down `max` loses most of the network at the start
 Blocks = Annotated[int, Field(gt=0, le=64)]  # of one stage
 Steps = Annotated[int, Field(gt=0, le=MOST_STEPS)]
 
@@ -292,9 +296,10 @@ class PhaseSettings(_Settings):
     """
     A phase after the first: weights and statistics are kept, the optimiser is new (TIT).
 
-    `timesteps` and `weight_bits` that are None are those of the phase before, the rest those of the
-    first. With `weight_bits` the phase is quantisation-aware: its forward pass uses the integers that
-    `export --weight-bits` will emit.
+    `timesteps`, `weight_bits`, `weight_method` and `weight_percentile` that are None are those of the phase
+    before, the rest those of the first. With `weight_bits` the phase is quantisation-aware: its forward pass
+    uses integers at the scales that `export --weight-bits --method` would begin with, by `weight_method`
+    (None: that of `WEIGHT_METHOD`).
     """
 
     epochs: int = Field(gt=0)
@@ -303,6 +308,18 @@ class PhaseSettings(_Settings):
     learning_rate: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
     weight_bits: int | None = Field(default=None, ge=2, le=8)
+    weight_method: WeightMethod | None = None
+    weight_percentile: Percentile | None = None
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How weights are rounded in this phase; None where they are real numbers."""
+        if self.weight_bits is None:
+            return None
+        method = self.weight_method or WEIGHT_METHOD
+        if self.weight_percentile is None:
+            return Recipe(self.weight_bits, method=method)
+        return Recipe(self.weight_bits, method=method, percentile=self.weight_percentile)
 
 
 class TrainSettings(_Settings):
@@ -330,6 +347,8 @@ class TrainSettings(_Settings):
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: int = Field(default=0, ge=0)
     weight_bits: int | None = Field(default=None, ge=2, le=8)  # of the first phase, after a `start`
+    weight_method: WeightMethod | None = None
+    weight_percentile: Percentile | None = None
     phases: tuple[PhaseSettings, ...] = ()
     running: RunningSettings = RunningSettings()
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -359,21 +378,43 @@ class TrainSettings(_Settings):
                     f"surrogate.temperature must lie from surrogate.adapt.minimum, {limits.minimum:g}, to "
                     f"surrogate.adapt.maximum, {limits.maximum:g}; it is {surrogate.temperature:g}"
                 )
+        problems += self._rounding_without_effect()
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
+    def _rounding_without_effect(self) -> list[str]:
+        """Return what phases say of rounding that they do not do."""
+        problems: list[str] = []
+        spoken: tuple[TrainSettings | PhaseSettings, ...] = (self, *self.phases)
+        for number, (said, phase) in enumerate(zip(spoken, self.all_phases(), strict=True)):
+            place = f"phases.{number - 1}." if number else ""
+            if phase.weight_bits is None:
+                problems += [
+                    f"{place}{name} needs weight_bits, as it says how these are found"
+                    for name in ("weight_method", "weight_percentile")
+                    if getattr(said, name) is not None
+                ]
+            elif said.weight_percentile is not None and phase.weight_method != "percentile":
+                problems.append(
+                    f"{place}weight_percentile needs weight_method percentile; it is "
+                    f"{phase.weight_method or WEIGHT_METHOD}"
+                )
+        return problems
+
     def all_phases(self) -> tuple[PhaseSettings, ...]:
-        """Return the first phase and those after it, with nothing left open but `weight_bits`."""
+        """Return the first phase and those after it, with nothing left open but how weights are rounded."""
         first: dict[str, Any] = {
             "timesteps": self.timesteps,
             "optimiser": self.optimiser,
             "learning_rate": self.learning_rate,
             "weight_decay": self.weight_decay,
         }
-        made = [PhaseSettings(**first, epochs=self.epochs, weight_bits=self.weight_bits)]
+        inherited = ("timesteps", "weight_bits", "weight_method", "weight_percentile")
+        rounding = {name: getattr(self, name) for name in inherited[1:]}
+        made = [PhaseSettings(**first, epochs=self.epochs, **rounding)]
         for phase in self.phases:
-            before = {"timesteps": made[-1].timesteps, "weight_bits": made[-1].weight_bits}
+            before = {name: getattr(made[-1], name) for name in inherited}
             given = phase.model_dump(exclude_none=True)
             made.append(PhaseSettings(**{**first, **before, **given}))
         return tuple(made)

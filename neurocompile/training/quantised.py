@@ -96,23 +96,41 @@ class Starting(Protocol):
     def steps(self) -> int: ...
 
 
-def prepare(trained: Starting, weight_bits: int, *, steps: int | None = None) -> SpikingNetwork:
+def prepare(trained: Starting, recipe: Recipe, *, steps: int | None = None) -> SpikingNetwork:
     """
-    Return `trained` as a network that computes in integers of `weight_bits` bits, ready to be trained.
+    Return `trained` as a network that computes in the integers of `recipe`, ready to be trained.
 
-    Before the first training step it fires the spikes of the program that `export --weight-bits` makes of
-    `trained`, up to biases at the borders of padded images that a first layer shifts. Its ranges are
-    proven for `steps` (None: those of `trained`). Raises `UnsupportedError` with everything that cannot
+    Before the first training step it fires the spikes of the program that `export` makes of `trained` by
+    the same recipe, up to biases at the borders of padded images that a first layer shifts. Its ranges
+    are proven for `steps` (None: those of `trained`). Raises `UnsupportedError` with everything that cannot
     be trained so, `RangeError` where no integers fit, and `OptionError` for impossible bits.
     """
+    raise_all(UnsupportedError, _beyond_training(recipe))
     steps = steps or trained.steps
     spiking = trained.network
     if isinstance(spiking.body, QuantisedBody):
         network = replace(spiking.body.unrounded(), steps=steps)
     else:
         network = _folded(spiking, trained.input_range, steps)
-    integers = _quantised(network, weight_bits, steps)
+    integers = _quantised(network, recipe, steps)
     return _with_body(spiking, network, integers)
+
+
+def _beyond_training(recipe: Recipe) -> list[Problem]:
+    """Return what a recipe asks for that training does not do: scales are one for each layer, and stay."""
+    remedy = (
+        "train with one scale for each layer, or quantise the trained network when it is exported"
+    )
+    asked = {
+        "a scale for each channel": recipe.scales != "layer",
+        "layers with bits of their own": bool(recipe.bits) or recipe.memory is not None,
+        "samples to decide how it rounds": recipe.needs_samples,
+    }
+    return [
+        Problem("", f"cannot train in integers with {what}", remedy=remedy)
+        for what, wanted in asked.items()
+        if wanted
+    ]
 
 
 def restore(
@@ -137,25 +155,25 @@ def _folded(network: SpikingNetwork, input_range: InputRange, steps: int) -> Net
     return folded.imported.network
 
 
-def program_of(network: Network, weight_bits: int, steps: int) -> Program:
+def program_of(network: Network, recipe: Recipe, steps: int) -> Program:
     """Return the program that `export` makes of `network` for `fixedpoint`, without its files."""
     target = targets.find(TARGET)
     options = CompileOptions(
-        recipe=Recipe(weight_bits),
+        recipe=recipe,
         steps=steps,
         target_options=targets.resolve_options(target, {}),
     )
     return run_passes(network, target, Passes(options)).program
 
 
-def _quantised(network: Network, weight_bits: int, steps: int) -> Integers:
+def _quantised(network: Network, recipe: Recipe, steps: int) -> Integers:
     """Return what `export` finds for `network`."""
-    integers = program_of(network, weight_bits, steps).network
+    integers = program_of(network, recipe, steps).network
     (pixels,) = integers.inputs
     (readout,) = (integers.outputs[name] for name in network.of_type(Output))
     trained = {*network.of_type(NEURONS), readout}
     return Integers(
-        weight_bits=weight_bits,
+        weight_bits=recipe.weight_bits,
         steps=steps,
         input_scale=pixels.scale,
         least=pixels.minimum,

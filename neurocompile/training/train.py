@@ -299,12 +299,12 @@ class _Run:
         network = entered.network.eval()
         if network.time_weights is not None:
             network.time_weights = for_steps(network.time_weights, entered.steps)
-        bits = self.settings.all_phases()[number].weight_bits
-        if bits is None:
+        recipe = self.settings.all_phases()[number].recipe
+        if recipe is None:
             return entered
         from neurocompile.training.quantised import prepare
 
-        return replace(entered, network=prepare(entered, bits))
+        return replace(entered, network=prepare(entered, recipe))
 
     def _fit(
         self,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile.integer import (
-    STATE_FRACTION_BITS,
+    LOIHI2,
     Integer,
     IntegerInput,
     IntegerNeurons,
@@ -312,6 +312,7 @@ class Block:
             cell.starts,
             cell.counts,
             self.counted[item.name],
+            None if item.arithmetic == LOIHI2 else kernels.numbers_of(item.arithmetic),
         )
 
         def fire(step: int) -> None:
@@ -369,7 +370,7 @@ def _deliver(cell: _Cell, push: Push) -> Callable[[NDArray[Any]], None]:
 def _showing_input(output: NDArray[Any], cell: _Cell, item: IntegerNeurons) -> Action:
     def show(step: int) -> None:
         arrived = cell.outside(cell.sums[step % len(cell.sums)]).astype(np.int64)
-        output[:, step] = (arrived << STATE_FRACTION_BITS) + item.bias
+        output[:, step] = (arrived << item.arithmetic.fraction_bits) + item.bias
 
     return show
 

@@ -1,5 +1,5 @@
 """
-The definition of the integers: Lava's fixed-point LIF, in plain numpy on int64.
+The definition of the integers: Lava's fixed-point LIF, and its family, in plain numpy on int64.
 
 Every other target is held to this file. For each population, at each step of the layer-by-layer
 clock (lava-nc 0.10.0, `PyLifModelBitAcc`; `>>` is an arithmetic shift, `trunc12(z)` is
@@ -21,6 +21,16 @@ Neurons that need microcode on the chip differ in the last lines: with V = thres
 
 where v and s are 0 in the `refractory` steps after a spike.
 
+These numbers are Loihi 2's. A chip of another `Arithmetic` has its own in the place of
+
+    << 6              << fraction_bits
+    4096              2^decay_bits
+    trunc12(z)        z / 2^decay_bits, rounded toward zero, down (z >> decay_bits), or to nearest:
+                      (z + 2^(decay_bits - 1)) >> decay_bits
+    u, one wrap       the same with 2^current_bits for 2^24; or clip(x, -end, end), end = 2^(current_bits - 1) - 1
+    v, clip           the same with end = 2^(membrane_bits - 1) - 1; or max with a floor where there is one,
+                      then one wrap with 2^membrane_bits
+
 Every wrap and every clip is counted: a program with a range proof must show none, except that a
 membrane far above its threshold may saturate on its way to a spike, which changes nothing.
 """
@@ -35,8 +45,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from neurocompile.integer import (
-    NO_FLOOR,
-    STATE_FRACTION_BITS,
+    LOIHI2,
+    Arithmetic,
     Geometry,
     Integer,
     IntegerInput,
@@ -48,9 +58,9 @@ from neurocompile.integer import (
     Trace,
 )
 
-DECAY_BITS = 12
-WRAP_AT = 1 << 23
-STATE_MAXIMUM = (1 << 23) - 1
+DECAY_BITS = LOIHI2.decay_bits
+WRAP_AT = LOIHI2.current_end + 1
+STATE_MAXIMUM = LOIHI2.membrane_end
 EXACT_IN_FLOAT64 = 1 << 53
 
 SAMPLES_AT_ONCE = 64
@@ -59,10 +69,18 @@ Real = NDArray[np.float64]
 WINDOWS: Callable[..., Real] = sliding_window_view  # numpy 1 types its axis as one number
 
 
-def trunc12(product: Integer) -> Integer:
-    """Return `product / 4096`, rounded toward zero."""
-    magnitude: Integer = np.abs(product) >> DECAY_BITS
-    return np.sign(product) * magnitude
+def decayed(state: Integer, factor: Integer, arithmetic: Arithmetic = LOIHI2) -> Integer:
+    """Return what is left of `state`: `state * factor / 2^decay_bits`, rounded as `arithmetic` does."""
+    product: Integer = state * factor
+    bits = arithmetic.decay_bits
+    match arithmetic.rounding:
+        case "zero":
+            magnitude: Integer = np.abs(product) >> bits
+            return np.sign(product) * magnitude
+        case "down":
+            return product >> bits
+        case "nearest":
+            return (product + (1 << bits >> 1)) >> bits
 
 
 def wrap_int32(values: Integer) -> Integer:
@@ -70,14 +88,31 @@ def wrap_int32(values: Integer) -> Integer:
     return ((values + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
 
 
-def wrap_state(x: Integer) -> Integer:
-    """Return the current `x` after the model's single wrap by 2^24."""
-    return np.where(x > WRAP_AT, x - 2 * WRAP_AT, np.where(x <= -WRAP_AT, x + 2 * WRAP_AT, x))
+def wrap_state(x: Integer, bits: int = LOIHI2.current_bits) -> Integer:
+    """Return the state `x` after the model's single wrap by 2^`bits`."""
+    end = 1 << (bits - 1)
+    return np.where(x > end, x - 2 * end, np.where(x <= -end, x + 2 * end, x))
+
+
+def kept_current(x: Integer, arithmetic: Arithmetic) -> Integer:
+    """Return the current that a chip keeps of `x`."""
+    if arithmetic.current_overflow == "wrap":
+        return wrap_state(x, arithmetic.current_bits)
+    return np.clip(x, -arithmetic.current_end, arithmetic.current_end)
+
+
+def kept_membrane(x: Integer, floor: Integer, arithmetic: Arithmetic) -> Integer:
+    """Return the membrane that a chip keeps of `x`, which does not fall below `floor`."""
+    if arithmetic.membrane_overflow == "saturate":
+        lowest = np.maximum(floor, arithmetic.no_floor)
+        return np.clip(x, lowest, arithmetic.membrane_end)
+    floored = np.where(floor > arithmetic.no_floor, np.maximum(x, floor), x)
+    return wrap_state(floored, arithmetic.membrane_bits)
 
 
 @dataclass
 class Counters:
-    """How often a population left the safe ranges."""
+    """How often a population left the safe ranges; what saturates and what wraps has the same counter."""
 
     current_wraps: int = 0  # the input sum left int32, alone or shifted
     u_wraps: int = 0
@@ -108,17 +143,20 @@ def step_neurons(
 
     Read-outs follow the same rule: that they never fire is proven, not assumed here.
     """
+    arithmetic = neurons.arithmetic
+    one = arithmetic.decay_one
     if first:
         current = current + neurons.pulse
     a = wrap_int32(current)
-    shifted = a << STATE_FRACTION_BITS
-    sum_before = trunc12(state.u * ((1 << DECAY_BITS) - (neurons.du + 1))) + shifted
-    x = wrap_int32(trunc12(state.u * ((1 << DECAY_BITS) - (neurons.du + 1))) + wrap_int32(shifted))
-    u = wrap_state(x)
-    unclipped = trunc12(state.v * ((1 << DECAY_BITS) - neurons.dv)) + u + neurons.bias
+    shifted = a << arithmetic.fraction_bits
+    remembered = decayed(state.u, one - (neurons.du + 1), arithmetic)
+    sum_before = remembered + shifted
+    x = wrap_int32(remembered + wrap_int32(shifted))
+    u = kept_current(x, arithmetic)
+    unclipped = decayed(state.v, one - neurons.dv, arithmetic) + u + neurons.bias
     if first:
         unclipped = unclipped + neurons.start
-    v = np.clip(unclipped, np.maximum(neurons.floor, -STATE_MAXIMUM), STATE_MAXIMUM)
+    v = kept_membrane(unclipped, neurons.floor, arithmetic)
     resting = state.resting > 0
     if neurons.refractory:
         v = np.where(resting, 0, v)
@@ -131,9 +169,10 @@ def step_neurons(
     counters = state.counters
     counters.current_wraps += int(((a != current) | (sum_before != x)).sum())
     counters.u_wraps += int((u != x).sum())
-    saturated = (unclipped < -STATE_MAXIMUM) & (neurons.floor <= NO_FLOOR)
-    counters.v_saturations_low += int(saturated.sum())
-    counters.v_saturations_high += int((unclipped > STATE_MAXIMUM).sum())
+    end = arithmetic.membrane_end
+    left = (unclipped < -end) & (neurons.floor <= arithmetic.no_floor)
+    counters.v_saturations_low += int(left.sum())
+    counters.v_saturations_high += int((unclipped > end).sum())
 
     if neurons.most > 1:
         counters.spikes_capped += int((fits > neurons.most).sum())
@@ -146,7 +185,7 @@ def step_neurons(
 
 def count_spikes(neurons: IntegerNeurons, v: Integer) -> Integer:
     """Return how often the threshold of `neurons` fits into `v`; at most once, if that is all they fire."""
-    threshold = neurons.threshold << STATE_FRACTION_BITS
+    threshold = neurons.threshold << neurons.arithmetic.fraction_bits
     if neurons.most == 1:
         above = v >= threshold if neurons.inclusive else v > threshold
         return above.astype(np.int64)
@@ -406,6 +445,6 @@ def _shown(neurons: IntegerNeurons, fired: Integer, current: Integer, v: Integer
         case "spikes":
             return fired
         case "input":
-            return (current << STATE_FRACTION_BITS) + neurons.bias
+            return (current << neurons.arithmetic.fraction_bits) + neurons.bias
         case "membrane":
             return v

@@ -24,9 +24,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from neurocompile.integer import STATE_FRACTION_BITS
+from neurocompile.integer import LOIHI2, STATE_FRACTION_BITS, Arithmetic
 from neurocompile.kernel_cache import kernel
-from neurocompile_fixedpoint.definition import DECAY_BITS, STATE_MAXIMUM, WRAP_AT
+from neurocompile_fixedpoint.definition import STATE_MAXIMUM
 
 INT32_HALF = 1 << 31
 INT32_MASK = (1 << 32) - 1
@@ -39,7 +39,6 @@ LOWEST = np.int32(-STATE_MAXIMUM)
 
 HALVES, KEEPS, LEAKS = 0, 1, 2
 """How membranes leak: dv = 2048 (an exact shift), dv = 0, or anything else."""
-
 
 LANES = 16  # sums that are added at once
 WIDTHS = (LANES, 2 * LANES, 4 * LANES)  # of a block of outputs
@@ -334,6 +333,44 @@ def fire(
         counts[sample] = _list_events(spikes[sample], events[sample], starts[sample])
 
 
+def numbers_of(arithmetic: Arithmetic) -> tuple[int, ...]:
+    """
+    Return the numbers that `fire_any` reads of `arithmetic`.
+
+    They are the bits of a state's fraction and of a decay's, whether a decay rounds toward zero, what it adds
+    before it rounds down otherwise, and the end of each state, with 1 where it wraps.
+    """
+    return (
+        arithmetic.fraction_bits,
+        arithmetic.decay_bits,
+        int(arithmetic.rounding == "zero"),
+        arithmetic.decay_one >> 1 if arithmetic.rounding == "nearest" else 0,
+        arithmetic.current_end,
+        int(arithmetic.current_overflow == "wrap"),
+        arithmetic.membrane_end,
+        int(arithmetic.membrane_overflow == "wrap"),
+    )
+
+
+OWN = numbers_of(LOIHI2)
+
+
+@kernel
+def _decayed(product: Any, bits: Any, to_zero: Any, half: Any) -> Any:
+    """Return `product / 2^bits`, rounded toward zero, or down after adding `half`."""
+    return -(-product >> bits) if product < 0 and to_zero else (product + half) >> bits
+
+
+@kernel
+def _inside(state: Any, end: Any, wraps: Any) -> Any:
+    """Return what is kept of `state` between -`end` and `end`: it wraps, once, or stays at the end."""
+    if state > end + wraps:
+        return state - 2 * (end + 1) if wraps else end
+    if state < -end:
+        return state + 2 * (end + 1) if wraps else -end
+    return state
+
+
 @kernel
 def fire_any(
     sums: Any,
@@ -357,12 +394,17 @@ def fire_any(
     starts: Any,
     counts: Any,
     counted: Any,
+    arithmetic: Any,
 ) -> None:
     """
     Advance any neurons by one step in int64, wraps and all, as `definition.step_neurons` does.
 
     The parameters repeat after `len(bias)` neurons; `before` gets the membranes before their reset.
+    `arithmetic` are the numbers of `numbers_of`, or None for Loihi 2's: these are compiled in.
     """
+    fraction_bits, decay_bits, to_zero, half, u_end, u_wraps, v_end, v_wraps = (
+        OWN if arithmetic is None else arithmetic
+    )
     period = bias.shape[0]
     for sample in range(v.shape[0]):
         for index in range(v.shape[1]):
@@ -370,27 +412,21 @@ def fire_any(
             current = np.int64(sums[sample, index])
             sums[sample, index] = 0
             a = ((current + INT32_HALF) & INT32_MASK) - INT32_HALF
-            shifted = a << STATE_FRACTION_BITS
-            product = u[sample, index] * keeps_u[own]
-            kept = -(-product >> DECAY_BITS) if product < 0 else product >> DECAY_BITS
+            shifted = a << fraction_bits
+            kept = _decayed(u[sample, index] * keeps_u[own], decay_bits, to_zero, half)
             whole = kept + shifted
             x = kept + (((shifted + INT32_HALF) & INT32_MASK) - INT32_HALF)
             x = ((x + INT32_HALF) & INT32_MASK) - INT32_HALF
-            wrapped = x
-            if x > WRAP_AT:
-                wrapped = x - 2 * WRAP_AT
-            elif x <= -WRAP_AT:
-                wrapped = x + 2 * WRAP_AT
+            inside = _inside(x, u_end, u_wraps)
             counted[0] += (a != current) | (whole != x)
-            counted[1] += wrapped != x
-            u[sample, index] = wrapped
+            counted[1] += inside != x
+            u[sample, index] = inside
 
-            product = v[sample, index] * keeps_v[own]
-            kept = -(-product >> DECAY_BITS) if product < 0 else product >> DECAY_BITS
-            unclipped = kept + wrapped + bias[own]
-            counted[2] += (unclipped < -STATE_MAXIMUM) & (not floored[own])
-            counted[3] += unclipped > STATE_MAXIMUM
-            membrane = min(max(unclipped, lowest[own]), STATE_MAXIMUM)
+            kept = _decayed(v[sample, index] * keeps_v[own], decay_bits, to_zero, half)
+            unclipped = kept + inside + bias[own]
+            counted[2] += (unclipped < -v_end) & (not floored[own])
+            counted[3] += unclipped > v_end
+            membrane = _inside(max(unclipped, lowest[own]), v_end, v_wraps)
             rests = resting[sample, index] > 0
             if rests:
                 membrane = 0

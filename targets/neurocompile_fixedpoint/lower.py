@@ -1,18 +1,22 @@
 """
 The compile half of `fixedpoint`: programs are run as they are; what it adds is how.
 
-`fixedpoint.json` says which kernel of the compiled engine computes which synapses and neurons.
+`fixedpoint.json` says which kernel of the compiled engine computes which synapses and neurons. A program
+for another chip than Loihi 2 carries its file, `chip.toml`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from neurocompile_loihi2.limits import LIMITS
 
+from neurocompile.chips import CHIP, Chip, problems_of
 from neurocompile.errors import Problem, ProgramFormatError
 from neurocompile.limits import Limits
 from neurocompile.resources import Resources, count_resources
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
 PLAN = "fixedpoint.json"
 VERSION = 1
+OWN = "loihi2"  # the chip that the target is unless told otherwise
 OPTIONS: Mapping[str, Option] = {
     "kernels": Option(
         ("auto", "gather", "scatter", "definition"),
@@ -34,30 +39,53 @@ OPTIONS: Mapping[str, Option] = {
 
 @dataclass(frozen=True)
 class FixedPointTarget:
-    """Every integer program, exactly, with Loihi 2's widths, on this machine."""
+    """Every integer program, exactly, on this machine: with Loihi 2's widths, or those of a `chip`."""
 
     name: str = "fixedpoint"
     summary: str = "the integers themselves, on this machine's processor or GPU"
     limits: Limits = LIMITS
     options: Mapping[str, Option] = field(default_factory=lambda: OPTIONS)
     engines: tuple[str, ...] = ("compiled", "torch", "definition")
+    chip: Chip | None = None
+
+    @cached_property
+    def chips(self) -> Mapping[str, str]:
+        """The texts of the chips that come with the target, by name."""
+        folder = files("neurocompile_fixedpoint") / "chips"
+        texts = {
+            file.name.removesuffix(".toml"): file.read_text(encoding="utf-8")
+            for file in folder.iterdir()
+            if file.name.endswith(".toml")
+        }
+        # The one that it is by itself comes first.
+        return {name: texts[name] for name in sorted(texts, key=lambda name: (name != OWN, name))}
+
+    def for_chip(self, chip: Chip) -> FixedPointTarget:
+        """Return the target with the limits of `chip`."""
+        return replace(self, limits=chip.limits, chip=chip)
 
     def check(self, program: Program) -> list[Problem]:
-        """Return nothing: this target runs whatever the compiler can emit."""
-        del program
-        return []
+        """Return what the chip cannot do; without one, whatever the compiler can emit runs."""
+        return [] if self.chip is None else problems_of(program.network, self.chip)
 
     def resources(self, program: Program) -> Resources:
         """Return the counts: a processor has no cores to run out of."""
         return count_resources(program)
 
     def lower(self, program: Program) -> Lowered:
-        """Return the choice of kernels."""
+        """Return the choice of kernels, and the chip's file and name."""
         from neurocompile_fixedpoint.plan import make_plan
 
         plan = make_plan(program.network, program.options.get("kernels", "auto"))
         described = {"version": VERSION, **plan.describe()}
-        return Lowered({PLAN: (json.dumps(described, indent=2) + "\n").encode()})
+        added = {PLAN: (json.dumps(described, indent=2) + "\n").encode()}
+        if self.chip is None:
+            return Lowered(added)
+        return Lowered(
+            {**added, CHIP: self.chip.text.encode()},
+            notes=(f"the chip is '{self.chip.name}' ({self.chip.summary})",),
+            facts={"chip": self.chip.facts},
+        )
 
     def availability(self) -> Availability:
         """It is always ready, but not always quick."""

@@ -7,8 +7,8 @@ How the compiled engine computes a network: a kernel for each group of synapses,
     definition   the sums of `definition.input_sum`, for what events cannot: delays that differ between
                  neurons or synapses, images that are seen in two ways, sums beyond 53 bits
 
-    int32        neurons whose current has no memory and that fire once a step, where no sum can wrap
-    int64        everything else, wraps included
+    int32        Loihi 2's neurons whose current has no memory and that fire once a step, where no sum can wrap
+    int64        everything else, wraps included, and other chips' arithmetic
 
 What is possible follows from the largest sums that can be proven, and the quicker of what is possible from
 a measured cost, for `ASSUMED_RATE` of the neurons firing in a step: it is the network's, not the data's, so
@@ -24,8 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from neurocompile.integer import (
-    NO_FLOOR,
-    STATE_FRACTION_BITS,
+    LOIHI2,
     IntegerInput,
     IntegerNetwork,
     IntegerNeurons,
@@ -34,16 +33,16 @@ from neurocompile.integer import (
     largest_of,
 )
 from neurocompile.passes.prove_ranges import sums_by_sign
-from neurocompile_fixedpoint.definition import DECAY_BITS, EXACT_IN_FLOAT64
+from neurocompile_fixedpoint.definition import EXACT_IN_FLOAT64
 from neurocompile_fixedpoint.layout import NARROW_MAXIMUM, Layout, gathers, layout_of, suits
 
 GroupKernel = Literal["gather", "scatter", "definition"]
 NeuronKernel = Literal["int32", "int64"]
 
-MEMORYLESS = 4095  # du: u is the input of this step alone
-CURRENT_MAXIMUM = (1 << 17) - 1  # weight units: what u holds without a wrap
+CURRENT_MAXIMUM = (
+    LOIHI2.current_end >> LOIHI2.fraction_bits
+)  # weight units: what u holds without a wrap
 WITHOUT_END = 1 << 62
-DECAY_ONE = 1 << DECAY_BITS
 INT32_MAXIMUM = (1 << 31) - 1
 AUTO = "auto"
 ASSUMED_RATE = 0.1
@@ -209,15 +208,16 @@ def costs(group: IntegerSynapses, source: Layout, target: Layout) -> tuple[float
 
 def _fits_int32(neurons: IntegerNeurons, arriving: int) -> bool:
     """Return whether `kernels.fire` computes `neurons` exactly."""
-    floored = neurons.floor > NO_FLOOR
+    floored = neurons.floor > LOIHI2.no_floor
     return bool(
-        (neurons.du == MEMORYLESS).all()
+        neurons.arithmetic == LOIHI2
+        and (neurons.du == LOIHI2.memoryless).all()
         and neurons.most == 1
         and neurons.refractory == 0
         and arriving <= CURRENT_MAXIMUM
         and largest_of(neurons.bias) + largest_of(neurons.start) <= STATE_SAFE
         and largest_of(neurons.subtracts) <= STATE_SAFE
-        and largest_of(neurons.threshold) <= STATE_SAFE >> STATE_FRACTION_BITS
-        and ((neurons.dv >= 0) & (neurons.dv <= DECAY_ONE)).all()
+        and largest_of(neurons.threshold) <= STATE_SAFE >> LOIHI2.fraction_bits
+        and ((neurons.dv >= 0) & (neurons.dv <= LOIHI2.decay_one)).all()
         and floored.all() == floored.any()
     )

@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile.integer import (
-    NO_FLOOR,
-    STATE_FRACTION_BITS,
     Integer,
     IntegerInput,
     IntegerNetwork,
@@ -19,7 +17,6 @@ from neurocompile.integer import (
     largest_of,
 )
 from neurocompile_fixedpoint import kernels
-from neurocompile_fixedpoint.definition import STATE_MAXIMUM
 from neurocompile_fixedpoint.layout import (
     NARROW_MAXIMUM,
     Layout,
@@ -29,7 +26,6 @@ from neurocompile_fixedpoint.layout import (
     segments_of,
 )
 from neurocompile_fixedpoint.plan import (
-    DECAY_ONE,
     INT32_MAXIMUM,
     GroupKernel,
     NeuronKernel,
@@ -37,6 +33,7 @@ from neurocompile_fixedpoint.plan import (
 )
 
 SHORTEST_PERIOD = 512  # neurons whose parameters are written out, so that loops are long
+NOTHING_BELOW = -(1 << 62)
 
 
 @dataclass(frozen=True)
@@ -152,22 +149,29 @@ def _parameters(neurons: IntegerNeurons, kernel: NeuronKernel, layout: Layout) -
         return layout.inside(np.broadcast_to(values, neurons.shape).reshape(-1))
 
     narrow: Any = np.int32 if kernel == "int32" else np.int64
-    threshold = neurons.threshold << STATE_FRACTION_BITS
-    keeps_v = DECAY_ONE - neurons.dv
+    arithmetic = neurons.arithmetic
+    threshold = neurons.threshold << arithmetic.fraction_bits
+    keeps_v = arithmetic.decay_one - neurons.dv
+    floored = neurons.floor > arithmetic.no_floor
+    # A membrane that wraps has nothing to stop at but a floor.
+    saturates = arithmetic.membrane_overflow == "saturate"
+    lowest = np.maximum(neurons.floor, arithmetic.no_floor)
+    if not saturates:
+        lowest = np.where(floored, neurons.floor, NOTHING_BELOW)
     if kernel == "int32":
         threshold = threshold - int(neurons.inclusive)  # then it is the highest that stays silent
     full = {
-        "leak": inside(keeps_v / DECAY_ONE if kernel == "int32" else keeps_v),
-        "keeps": inside(DECAY_ONE - (neurons.du + 1)),
+        "leak": inside(keeps_v / arithmetic.decay_one if kernel == "int32" else keeps_v),
+        "keeps": inside(arithmetic.decay_one - (neurons.du + 1)),
         "bias": inside(neurons.bias).astype(narrow),
         "first_bias": inside(neurons.bias + neurons.start).astype(narrow),
         "threshold": inside(threshold).astype(narrow),
-        "lowest": inside(np.maximum(neurons.floor, -STATE_MAXIMUM)).astype(narrow),
+        "lowest": inside(lowest).astype(narrow),
         "amount": inside(neurons.subtracts).astype(narrow),
-        "floored": inside(neurons.floor > NO_FLOOR),
+        "floored": inside(floored),
     }
     period = _period(list(full.values()), layout)
-    if (neurons.dv == DECAY_ONE // 2).all():
+    if (neurons.dv == arithmetic.decay_one // 2).all():
         leaks = kernels.HALVES
     else:
         leaks = kernels.LEAKS if neurons.dv.any() else kernels.KEEPS

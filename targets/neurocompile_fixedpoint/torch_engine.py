@@ -13,7 +13,8 @@ afterwards; autocast leaves products alone that are told where to write, as ours
 **States are 32-bit integers** where it is proven that nothing wraps, in which case nothing needs to be
 counted either; a membrane is clipped and counted where it may saturate. `trunc12` is then a shift, or a
 product in float64 (31 + 13 bits) whose conversion to an integer rounds toward zero. Populations for which
-this is not proven take the definition's own lines, in int64.
+this is not proven take the definition's own lines, in int64; so do those of a chip with another
+arithmetic than Loihi 2's.
 
 Each population is laid out with its channels last, as the windows are. The device is not waited for
 within a chunk of steps; counters stay on it until the end. Nothing is random, and no sum depends on an
@@ -35,8 +36,9 @@ from torch import Tensor
 
 from neurocompile.errors import OptionError, Problem
 from neurocompile.integer import (
-    NO_FLOOR,
+    LOIHI2,
     STATE_FRACTION_BITS,
+    Arithmetic,
     Integer,
     IntegerInput,
     IntegerNetwork,
@@ -138,6 +140,8 @@ def _is_narrow(neurons: IntegerNeurons, current: Span, steps: int) -> tuple[bool
 
     `current` is what arrives, without the pulse.
     """
+    if neurons.arithmetic != LOIHI2:
+        return False, Span()
     unit = 1 << STATE_FRACTION_BITS
     keeps_u, keeps_v = (1 << DECAY_BITS) - (neurons.du + 1), (1 << DECAY_BITS) - neurons.dv
     factors = np.concatenate([keeps_u.ravel(), keeps_v.ravel()])
@@ -231,7 +235,7 @@ class _Narrow:
         self.floor = parameters.take(np.maximum(neurons.floor, -STATE_MAXIMUM))
         self.falls = membrane.low < -STATE_MAXIMUM
         self.rises = membrane.high > STATE_MAXIMUM
-        self.unfloored = parameters.take(neurons.floor <= NO_FLOOR, torch.bool)
+        self.unfloored = parameters.take(neurons.floor <= LOIHI2.no_floor, torch.bool)
         self.arrivals: Arrivals
 
     def sum_up(self, parts: list[Part], spans: Mapping[str, Span], size: int) -> None:
@@ -353,20 +357,21 @@ class _Wide:
 
     def __init__(self, neurons: IntegerNeurons, device: torch.device) -> None:
         self.neurons, self.device = neurons, device
+        self.arithmetic = arithmetic = neurons.arithmetic
         parameters = _Parameters(neurons, device)
 
         def take(values: Integer) -> Tensor:
             return torch.from_numpy(parameters.stored(values)).to(device, torch.int64)
 
-        self.keeps_u = take((1 << DECAY_BITS) - (neurons.du + 1))
-        self.keeps_v = take((1 << DECAY_BITS) - neurons.dv)
-        self.threshold = take(neurons.threshold << STATE_FRACTION_BITS)
+        self.keeps_u = take(arithmetic.decay_one - (neurons.du + 1))
+        self.keeps_v = take(arithmetic.decay_one - neurons.dv)
+        self.threshold = take(neurons.threshold << arithmetic.fraction_bits)
         # Numpy finds that 0 fits 0 times into anything.
         self.divisor = self.threshold.masked_fill(self.threshold == 0, 1 << 60)
         self.subtracts, self.bias = take(neurons.subtracts), take(neurons.bias)
         self.start, self.pulse = take(neurons.start), take(neurons.pulse)
-        self.floor = take(np.maximum(neurons.floor, -STATE_MAXIMUM))
-        self.unfloored = take(neurons.floor) <= NO_FLOOR
+        self.floor = take(neurons.floor)
+        self.unfloored = self.floor <= arithmetic.no_floor
         self.arrivals: Arrivals
 
     def sum_up(self, parts: list[Part], spans: Mapping[str, Span], size: int) -> None:
@@ -392,21 +397,20 @@ class _Wide:
     ) -> None:
         """Advance by one step with the input `current`; put what is fired into `spikes`."""
         del scratch
-        neurons = self.neurons
+        neurons, arithmetic = self.neurons, self.arithmetic
         if "current" in kept:
-            kept.keep("current", at, (current << STATE_FRACTION_BITS) + self.bias)
+            kept.keep("current", at, (current << arithmetic.fraction_bits) + self.bias)
         if first:
             current = current + self.pulse
         a = _wrap_int32(current)
-        shifted = a << STATE_FRACTION_BITS
-        remembered = _trunc12(self.u * self.keeps_u)
+        shifted = a << arithmetic.fraction_bits
+        remembered = _decayed(self.u, self.keeps_u, arithmetic)
         x = _wrap_int32(remembered + _wrap_int32(shifted))
-        wrapped = torch.where(x <= -WRAP_AT, x + 2 * WRAP_AT, x)
-        self.u = torch.where(x > WRAP_AT, x - 2 * WRAP_AT, wrapped)
-        unclipped = _trunc12(self.v * self.keeps_v) + self.u + self.bias
+        self.u = _kept_current(x, arithmetic)
+        unclipped = _decayed(self.v, self.keeps_v, arithmetic) + self.u + self.bias
         if first:
             unclipped = unclipped + self.start
-        v = torch.maximum(unclipped, self.floor).clamp_(max=STATE_MAXIMUM)
+        v = self._kept_membrane(unclipped)
         awake = self.resting <= 0
         if neurons.refractory:
             v = v * awake
@@ -418,8 +422,9 @@ class _Wide:
             self.resting = rested.masked_fill_(spikes > 0, neurons.refractory)
         counts[CURRENT_WRAPS].add_(((a != current) | (remembered + shifted != x)).sum())
         counts[U_WRAPS].add_((self.u != x).sum())
-        counts[LOW].add_(((unclipped < -STATE_MAXIMUM) & self.unfloored).sum())
-        counts[HIGH].add_((unclipped > STATE_MAXIMUM).sum())
+        end = arithmetic.membrane_end
+        counts[LOW].add_(((unclipped < -end) & self.unfloored).sum())
+        counts[HIGH].add_((unclipped > end).sum())
         if neurons.most > 1:
             counts[CAPPED].add_((fits > neurons.most).sum())
         kept.keep("spikes", at, spikes)
@@ -438,9 +443,36 @@ class _Wide:
         whole = v if self.neurons.inclusive else v - 1
         return torch.div(whole, self.divisor, rounding_mode="floor").clamp_(min=0)
 
+    def _kept_membrane(self, x: Tensor) -> Tensor:
+        arithmetic = self.arithmetic
+        if arithmetic.membrane_overflow == "saturate":
+            lowest = self.floor.clamp(min=arithmetic.no_floor)
+            return torch.maximum(x, lowest).clamp_(max=arithmetic.membrane_end)
+        floored = torch.where(self.unfloored, x, torch.maximum(x, self.floor))
+        return _wrap_state(floored, arithmetic.membrane_bits)
 
-def _trunc12(product: Tensor) -> Tensor:
-    return product.sign() * (product.abs() >> DECAY_BITS)
+
+def _decayed(state: Tensor, factor: Tensor, arithmetic: Arithmetic) -> Tensor:
+    product, bits = state * factor, arithmetic.decay_bits
+    match arithmetic.rounding:
+        case "zero":
+            return product.sign() * (product.abs() >> bits)
+        case "down":
+            return product >> bits
+        case "nearest":
+            return (product + (1 << bits >> 1)) >> bits
+
+
+def _kept_current(x: Tensor, arithmetic: Arithmetic) -> Tensor:
+    if arithmetic.current_overflow == "wrap":
+        return _wrap_state(x, arithmetic.current_bits)
+    return x.clamp(-arithmetic.current_end, arithmetic.current_end)
+
+
+def _wrap_state(x: Tensor, bits: int) -> Tensor:
+    end = 1 << (bits - 1)
+    wrapped = torch.where(x <= -end, x + 2 * end, x)
+    return torch.where(x > end, x - 2 * end, wrapped)
 
 
 def _wrap_int32(values: Tensor) -> Tensor:

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurocompile.errors import Problem
+from neurocompile.errors import Problem, UnsupportedError, raise_all
 from neurocompile.integer import (
+    LOIHI2,
     STATE_FRACTION_BITS,
     Integer,
     IntegerInput,
@@ -89,7 +90,7 @@ class Loihi2Target:
 
     def check(self, program: Program) -> list[Problem]:
         """Return everything in `program` that Lava's processes cannot do."""
-        problems: list[Problem] = []
+        problems = problems_of_arithmetic(program.network)
         for neurons in program.network.neurons:
             problems += _problems_of_neurons(program, neurons)
         for group in program.network.synapses:
@@ -143,6 +144,7 @@ class Loihi2Target:
     def open(self, program: Program, engine: str = "") -> Executor:
         """Return a Lava session; its processes start at the first run."""
         del engine
+        raise_all(UnsupportedError, problems_of_arithmetic(program.network))
         from neurocompile_loihi2.run import LavaExecutor
 
         return LavaExecutor(program)
@@ -299,6 +301,20 @@ def parts_of(neurons: IntegerNeurons) -> tuple[list[tuple[int, ...]], Integer]:
     parts = [tuple(int(values.flat[index]) for values in (du, dv, threshold)) for index in first]
     of_neurons = np.broadcast_to(numbers.reshape(key.shape), neurons.shape)
     return parts, of_neurons.reshape(-1)
+
+
+def problems_of_arithmetic(network: IntegerNetwork) -> list[Problem]:
+    """Return whose numbers are another chip's: Lava would compute something else with them."""
+    return [
+        Problem(
+            neurons.name,
+            "needs the arithmetic of another chip than Loihi 2",
+            "Lava computes with 24-bit states of 6 fractional bits",
+            "export it for this target, without --spec",
+        )
+        for neurons in network.neurons
+        if neurons.arithmetic != LOIHI2
+    ]
 
 
 def needs_microcode(program: Program, neurons: IntegerNeurons) -> bool:

@@ -179,6 +179,7 @@ def _problems_of_neurons(program: Program, neurons: IntegerNeurons) -> Iterable[
                 neurons.name,
                 f"needs one {what} for all of its neurons in a .net file",
                 f"there are {len(np.unique(values))}",
+                "export with --scales layer" if neurons.scale.ndim else "",
             )
     if neurons.pulse.any() or neurons.start.any():
         yield Problem(

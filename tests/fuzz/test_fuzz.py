@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 from unittest import mock
 
@@ -25,6 +26,7 @@ from neurocompile import pipeline
 from neurocompile.errors import EquivalenceError, RangeError
 from neurocompile.integer import IntegerNetwork, IntegerRelay
 from neurocompile.ir import LIF, Conv2d, Delay, Input, Network, Node, Threshold
+from neurocompile.manifest import VERSION
 from neurocompile.passes.assemble import assemble
 from neurocompile.passes.schedule import schedule
 from neurocompile.pipeline import CompileOptions, compile_network
@@ -208,7 +210,7 @@ def test_random_programs_reload_identically(
     for file in directory.iterdir():
         assert file.read_bytes() == (directory.with_name("again") / file.name).read_bytes()
     assert (loaded.schedule, loaded.bounds) == (program.schedule, program.bounds)
-    assert json.loads((directory / "program.json").read_text())["version"] == 3
+    assert json.loads((directory / "program.json").read_text())["version"] == VERSION
     inputs = streamed(network)
     one, two = (item.run(inputs, "all", on="fixedpoint") for item in (program, loaded))
     for name, values in one.outputs.items():
@@ -217,10 +219,12 @@ def test_random_programs_reload_identically(
         np.testing.assert_array_equal(spikes, two.spikes[name])
 
 
+without_onnx = pytest.mark.skipif(
+    not (find_spec("onnx") and find_spec("onnxruntime")), reason="onnx is not installed"
+)
+MARKS = {"loihi2": pytest.mark.lava, "onnx": without_onnx}
 OTHERS = [
-    pytest.param(name, marks=pytest.mark.lava if name == "loihi2" else [])
-    for name in installed()
-    if name != "fixedpoint"
+    pytest.param(name, marks=MARKS.get(name, ())) for name in installed() if name != "fixedpoint"
 ]
 
 
@@ -231,7 +235,7 @@ def test_targets_fire_the_spikes_of_the_definition(
     data: Any, name: str, draw_topology: Draw
 ) -> None:
     """
-    Every layer, sums included, at every step of several samples.
+    Every layer, sums included, at every step of several samples, by every engine.
 
     They stream through one runtime one after the other, or run side by side in replicas.
     """
@@ -249,15 +253,17 @@ def test_targets_fire_the_spikes_of_the_definition(
     record += [f"membrane/{neurons.name}" for neurons in program.network.neurons]
 
     with program, mock.patch.object(batching, "REPLICAS_MAXIMUM", most):
-        ours = program.run(inputs, record)
+        engines = [f"{name}:{engine}" for engine in find(name).engines] or [name]
+        by_engine = [program.run(inputs, record, on=engine) for engine in engines]
         definition = program.run(inputs, record, on="fixedpoint")
 
-    for output, values in definition.outputs.items():
-        np.testing.assert_array_equal(ours.outputs[output], values, err_msg=output)
-    for layer, spikes in definition.spikes.items():
-        np.testing.assert_array_equal(ours.spikes[layer], spikes, err_msg=layer)
-    for layer, membrane in definition.membrane.items():
-        np.testing.assert_array_equal(ours.membrane[layer], membrane, err_msg=layer)
+    for ours in by_engine:
+        for output, values in definition.outputs.items():
+            np.testing.assert_array_equal(ours.outputs[output], values, err_msg=output)
+        for layer, spikes in definition.spikes.items():
+            np.testing.assert_array_equal(ours.spikes[layer], spikes, err_msg=layer)
+        for layer, membrane in definition.membrane.items():
+            np.testing.assert_array_equal(ours.membrane[layer], membrane, err_msg=layer)
 
 
 # The harness itself: a fault planted in any exact pass must be seen.

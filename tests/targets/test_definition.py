@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from neurocompile_fixedpoint.definition import (
     NeuronState,
     accumulate,
+    decayed,
     execute,
     shift,
     step_neurons,
-    trunc12,
     wrap_int32,
     wrap_state,
 )
 
 from neurocompile.integer import (
+    Arithmetic,
     Geometry,
     IntegerInput,
     IntegerNetwork,
@@ -29,6 +30,8 @@ from neurocompile.integer import (
     IntegerPopulation,
     IntegerRelay,
     IntegerSynapses,
+    Overflow,
+    Rounding,
 )
 
 OneLayer = Callable[..., IntegerNetwork]
@@ -66,7 +69,68 @@ def test_the_tet_neuron_in_units_of_ten() -> None:
 
 
 def test_decay_rounds_toward_zero_on_both_sides() -> None:
-    assert trunc12(np.array([4095, -4095, 4096, -4097])).tolist() == [0, 0, 1, -1]
+    states = np.array([4095, -4095, 4096, -4097])
+
+    assert decayed(states, np.array(1)).tolist() == [0, 0, 1, -1]
+
+
+@pytest.mark.parametrize(
+    ("rounding", "left"),
+    [
+        ("zero", [1, 1, 0, 0, -1, -1]),
+        ("down", [1, 1, 0, -1, -2, -2]),
+        ("nearest", [2, 1, 1, 0, -1, -2]),
+    ],
+)
+def test_what_a_decay_leaves_is_rounded_as_the_chip_does(
+    rounding: Rounding, left: list[int]
+) -> None:
+    """Quarters: 1.75, 1.25, 0.5, -0.5, -1.5 and -1.75."""
+    arithmetic = Arithmetic(decay_bits=2, rounding=rounding)
+
+    found = decayed(np.array([7, 5, 2, -2, -6, -7]), np.array(1), arithmetic)
+
+    assert found.tolist() == left
+
+
+def test_states_of_other_widths_saturate_or_wrap_and_are_counted() -> None:
+    """5 bits end at 15: 14 and 9 more is 23, which stays 15, or becomes 23 - 32; likewise below."""
+    kept: dict[Overflow, list[int]] = {"saturate": [15, -15], "wrap": [-9, 9]}
+    for overflow, expected in kept.items():
+        arithmetic = Arithmetic(
+            fraction_bits=0, decay_bits=4, membrane_bits=5, membrane_overflow=overflow
+        )
+        some = neurons(
+            shape=(2,), du=15, dv=0, threshold=15, bias_mantissa=np.zeros(2), arithmetic=arithmetic
+        )
+        current = NeuronState(np.zeros(2, np.int64), np.array([14, -14]))
+
+        step_neurons(some, current, np.array([9, -9]))
+
+        assert current.v.tolist() == expected
+        assert current.counters.v_saturations_high == current.counters.v_saturations_low == 1
+
+
+def test_a_current_of_another_width_saturates_or_wraps() -> None:
+    ends: dict[Overflow, int] = {"saturate": 15, "wrap": 20 - 32}
+    for overflow, expected in ends.items():
+        arithmetic = Arithmetic(fraction_bits=1, current_bits=5, current_overflow=overflow)
+        current = state()
+
+        step_neurons(neurons(arithmetic=arithmetic), current, np.array([10]))
+
+        assert current.u[0] == expected
+        assert current.counters.u_wraps == 1
+
+
+def test_a_floor_stops_a_membrane_before_it_wraps() -> None:
+    arithmetic = Arithmetic(fraction_bits=0, membrane_bits=5, membrane_overflow="wrap")
+    current = state(v=-14)
+
+    step_neurons(neurons(dv=0, floor=-3, arithmetic=arithmetic), current, np.array([-9]))
+
+    assert current.v[0] == -3
+    assert current.counters.v_saturations_low == 0
 
 
 def test_current_decays_with_du_plus_one_and_voltage_with_dv() -> None:

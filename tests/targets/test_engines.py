@@ -21,7 +21,9 @@ from neurocompile_fixedpoint.plan import make_plan
 from neurocompile.errors import OptionError, RangeError
 from neurocompile.integer import (
     AS_THRESHOLD,
+    LOIHI2,
     NO_FLOOR,
+    Arithmetic,
     Geometry,
     Integer,
     IntegerInput,
@@ -211,6 +213,28 @@ def test_what_leaves_the_safe_ranges_is_counted(
         trace = engine(network).execute(series(*arriving), samples=1, steps=len(arriving))
 
         assert {kind: count for kind, count in trace.counters["out"].items() if count} == counted
+
+
+@pytest.mark.parametrize(
+    "arithmetic",
+    [
+        Arithmetic(rounding="down"),
+        Arithmetic(rounding="nearest"),
+        Arithmetic(membrane_bits=14),
+        Arithmetic(membrane_bits=14, membrane_overflow="wrap"),
+        Arithmetic(fraction_bits=3),
+        Arithmetic(fraction_bits=0, current_bits=9, current_overflow="saturate"),
+    ],
+)
+def test_plain_neurons_of_other_chips(
+    engine: Make, one_layer: OneLayer, arithmetic: Arithmetic
+) -> None:
+    """What the quickest kernels of Loihi 2 could take, but for one number of the arithmetic."""
+    network = one_layer([[-130], [7], [-9], [100]], dv=1234, threshold=1000, arithmetic=arithmetic)
+    inputs = {"in": np.array([1, 1, 0, 1, 0, 0, 1, 1, 0]).reshape(1, 9, 1)}
+
+    compare(engine, network, inputs)
+    assert make_plan(network).neurons["out"] == "int64"
 
 
 def test_delays_are_shifted_apart(engine: Make, one_layer: OneLayer) -> None:
@@ -446,6 +470,7 @@ class Integers:
         self.data = data
         self.generator = np.random.default_rng(self.draw(st.integers(0, 2**32 - 1)))
         self.wild = self.choose(False, False, True) if wild is None else wild
+        self.arithmetic = self.draw_arithmetic()
         self.populations: list[IntegerPopulation] = []
         self.synapses: list[IntegerSynapses] = []
 
@@ -454,6 +479,25 @@ class Integers:
 
     def choose(self, *options: Any) -> Any:
         return self.draw(st.sampled_from(options))
+
+    def draw_arithmetic(self) -> Arithmetic:
+        """Return Loihi 2's in half of all cases, else any chip's."""
+        if self.choose(True, False):
+            return LOIHI2
+        return Arithmetic(
+            fraction_bits=self.choose(0, 1, 3, 6, 10),
+            decay_bits=self.choose(1, 4, 8, 12, 16),
+            current_bits=self.choose(8, 12, 16, 24, 32),
+            membrane_bits=self.choose(8, 12, 16, 24, 32),
+            rounding=self.choose("zero", "down", "nearest"),
+            current_overflow=self.choose("wrap", "saturate"),
+            membrane_overflow=self.choose("wrap", "saturate"),
+        )
+
+    def decay(self, *of_4096: int) -> tuple[int, ...]:
+        """Return decays, given with Loihi 2's 12 bits, in the bits there are."""
+        one = self.arithmetic.decay_one
+        return tuple(one - 1 if each == 4095 else each * one >> 12 for each in of_4096)
 
     def among(self, shape: tuple[int, ...], *values: int) -> Integer:
         return self.generator.choice(np.array(values, np.int64), shape)
@@ -552,10 +596,15 @@ class Integers:
         return IntegerNeurons(
             name,
             shape,
-            du=self.parameter(shape, *self.choose((4095,), (4095,), (2047, 1023), (0, 4095, 3000))),
+            du=self.parameter(
+                shape,
+                *self.decay(*self.choose((4095,), (4095,), (2047, 1023), (0, 4095, 3000))),
+            ),
             dv=self.parameter(
                 shape,
-                *self.choose((2048,), (4096,), (0,), (0, 1, 4096), (1024, 2048), (1234, 4095)),
+                *self.decay(
+                    *self.choose((2048,), (4096,), (0,), (0, 1, 4096), (1024, 2048), (1234, 4095))
+                ),
             ),
             threshold=threshold,
             bias_mantissa=self.parameter(shape, *self.choose((0,), (-4096, 4095, 17), (60, -61))),
@@ -563,7 +612,8 @@ class Integers:
             scale=np.ones(()),
             shows=self.choose("spikes", "spikes", "input", "membrane"),
             reset=self.choose("zero", "zero", "subtract"),
-            start=64 * self.parameter(shape, *self.choose((0,), (0,), (-900, 5, 131071))),
+            start=self.arithmetic.state_units
+            * self.parameter(shape, *self.choose((0,), (0,), (-900, 5, 131071))),
             pulse=self.parameter(shape, *self.choose((0,), (0,), (-900, 5, 131071))),
             subtracts=self.choose(
                 np.array(AS_THRESHOLD), self.parameter(shape, 64, 1000, 2**23, -77)
@@ -574,6 +624,7 @@ class Integers:
                 shape, *self.choose((NO_FLOOR,), (NO_FLOOR,), (NO_FLOOR, -640, 0), (-(2**24), 999))
             ),
             refractory=self.choose(0, 0, 0, 1, 3),
+            arithmetic=self.arithmetic,
         )
 
     def feedback(self) -> None:

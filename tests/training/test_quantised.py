@@ -16,11 +16,12 @@ from torch import Tensor, nn
 import neurocompile
 from neurocompile import ir
 from neurocompile.data import InputRange, load_samples
-from neurocompile.errors import OptionError, RangeError
+from neurocompile.errors import OptionError, RangeError, UnsupportedError
 from neurocompile.frontend.from_checkpoint import from_checkpoint
 from neurocompile.integer import IntegerNetwork, IntegerNeurons
 from neurocompile.ir import Conv2d, Delay, Dense, Input, Network, Node, Output
 from neurocompile.program import REFERENCE, Program
+from neurocompile.quantisation.recipe import Recipe
 from neurocompile.reference import simulate
 from neurocompile.training.checkpoint import Trained, load_checkpoint, rebuild
 from neurocompile.training.config import TrainSettings, resolve
@@ -99,15 +100,15 @@ def jolt(network: SpikingNetwork) -> None:
             values.add_(noise * values.std(correction=0).clamp(min=0.01))
 
 
-def plain_program(trained: Trained, bits: int) -> Program:
-    body = prepare(trained, 8).body
+def plain_program(trained: Trained, recipe: Recipe) -> Program:
+    body = prepare(trained, Recipe(8)).body
     assert isinstance(body, QuantisedBody)
-    return program_of(body.unrounded(), bits, STEPS)
+    return program_of(body.unrounded(), recipe, STEPS)
 
 
 def own_program(network: SpikingNetwork, bits: int = 8) -> Program:
     assert isinstance(network.body, QuantisedBody)
-    return program_of(network.body.rounded(), bits, STEPS)
+    return program_of(network.body.rounded(), Recipe(bits), STEPS)
 
 
 def check_same(network: SpikingNetwork, program: Program, x: Tensor) -> None:
@@ -128,23 +129,33 @@ def test_torch_fires_the_spikes_of_fixedpoint_whatever_is_learnt(name: str) -> N
     trained = a_network(name)
     _, shape, limits, _ = NETWORKS[name]
     for bits in (8, 3) if name == "convolutional" else (4,):
-        network = prepare(trained, bits)
+        network = prepare(trained, Recipe(bits))
         jolt(network)
         check_same(network, own_program(network), pixels(shape, limits))
 
 
-@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+RECIPES = [
+    *(Recipe(bits) for bits in (8, 4, 3, 2)),
+    *(Recipe(bits, method="mse") for bits in (8, 3, 2)),
+    *(Recipe(bits, method="percentile", percentile=90) for bits in (4, 2)),
+    *(Recipe(bits, method="power-of-two") for bits in (6, 3)),
+]
+
+
+@pytest.mark.parametrize(
+    "recipe", RECIPES, ids=lambda recipe: f"{recipe.method}-{recipe.weight_bits}"
+)
 @pytest.mark.parametrize("name", ["convolutional", "normalised", "dense"])
 def test_before_the_first_step_it_is_what_export_makes_of_the_float_network(
-    name: str, bits: int
+    name: str, recipe: Recipe
 ) -> None:
     trained = a_network(name)
     _, shape, limits, _ = NETWORKS[name]
     x = pixels(shape, limits)
-    network = prepare(trained, bits)
+    network = prepare(trained, recipe)
 
     outputs, spikes = spikes_of(network, x)
-    result = plain_program(trained, bits).run(x.numpy(), "all", on="fixedpoint:definition")
+    result = plain_program(trained, recipe).run(x.numpy(), "all", on="fixedpoint:definition")
 
     for layer, values in spikes.items():
         assert np.array_equal(values.numpy(), result.spikes[layer]), layer
@@ -160,7 +171,7 @@ def neurons_of(network: IntegerNetwork, name: str) -> IntegerNeurons:
 @pytest.mark.parametrize("bits", [8, 4, 3, 2])
 def test_the_integers_that_are_emitted_are_those_of_the_forward_pass(bits: int) -> None:
     """The second convolution and the read-out are behind 2x2 pools: their taps are repeated."""
-    network = prepare(a_network("convolutional"), bits)
+    network = prepare(a_network("convolutional"), Recipe(bits))
     jolt(network)
     body = network.body
     assert isinstance(body, QuantisedBody)
@@ -188,7 +199,7 @@ def test_the_integers_that_are_emitted_are_those_of_the_forward_pass(bits: int) 
 
 
 def test_integers_do_not_change_with_the_bits_of_the_export_and_too_few_are_refused() -> None:
-    network = prepare(a_network("convolutional"), 4)
+    network = prepare(a_network("convolutional"), Recipe(4))
     jolt(network)
     weights = [
         {group.name: group.weight.tolist() for group in own_program(network, bits).network.synapses}
@@ -204,7 +215,7 @@ def test_integers_do_not_change_with_the_bits_of_the_export_and_too_few_are_refu
 
 def test_float_differs_from_the_integers_by_the_truncation_of_leaks_alone() -> None:
     """Without a leak nothing is truncated: then the file's real numbers fire the same spikes."""
-    network = prepare(a_network("no leak"), 4)
+    network = prepare(a_network("no leak"), Recipe(4))
     jolt(network)
     assert isinstance(network.body, QuantisedBody)
     x = pixels((1, 8, 8), GREY)
@@ -218,7 +229,7 @@ def test_float_differs_from_the_integers_by_the_truncation_of_leaks_alone() -> N
 
 
 def test_gradients_reach_every_weight_and_the_loss_falls() -> None:
-    network = prepare(a_network("convolutional"), 4).train()
+    network = prepare(a_network("convolutional"), Recipe(4)).train()
     x = pixels((1, 8, 8), GREY, count=10)
     labels = torch.arange(10)
     optimiser = torch.optim.Adam(network.parameters(), lr=0.02)
@@ -300,7 +311,7 @@ def test_rows_that_the_range_proof_would_refuse_are_shrunk() -> None:
     """Pixels of 128: a row of weights can have no more than 131071 / 128 weight units of one sign."""
     values = InputRange(0, 1, 1 / 128)
     trained = replace(a_network("convolutional"), input_range=values)
-    network = prepare(trained, 8)
+    network = prepare(trained, Recipe(8))
     with torch.no_grad():
         network.body.get_submodule("conv1").get_parameter("weight").fill_(10.0)
 
@@ -313,19 +324,19 @@ def test_rows_that_the_range_proof_would_refuse_are_shrunk() -> None:
 
 def test_a_read_out_behind_a_pool_is_shrunk_for_long_samples() -> None:
     """In 300 steps: at most 131071 / 300 weight units a step, from windows of 4 spikes."""
-    network = prepare(a_network("convolutional"), 8, steps=300)
+    network = prepare(a_network("convolutional"), Recipe(8), steps=300)
     with torch.no_grad():
         network.body.get_submodule("readout").get_parameter("weight").fill_(10.0)
     assert isinstance(network.body, QuantisedBody)
 
-    program = program_of(network.body.rounded(), 8, 300)
+    program = program_of(network.body.rounded(), Recipe(8), 300)
 
     (last,) = (group for group in program.network.synapses if group.target == "readout")
     assert 200 < last.weight[0].sum() <= 131071 / 300
 
 
 def test_what_no_shrinking_helps_is_refused() -> None:
-    network = prepare(a_network("convolutional"), 8, steps=1000)
+    network = prepare(a_network("convolutional"), Recipe(8), steps=1000)
     body = network.body
     with torch.no_grad():
         body.get_submodule("readout").get_parameter("bias").fill_(1e6)
@@ -335,7 +346,7 @@ def test_what_no_shrinking_helps_is_refused() -> None:
 
 
 def test_the_host_computes_a_first_layer_that_the_chip_has_no_integers_for() -> None:
-    network = prepare(a_network("normalised"), 2)
+    network = prepare(a_network("normalised"), Recipe(2))
     assert isinstance(network.body, QuantisedBody)
     assert network.body.integers.on_host
     jolt(network)
@@ -350,8 +361,8 @@ def test_impossible_bits_and_networks_are_refused_before_training() -> None:
     trained = a_network("convolutional")
     for bits in (1, 9):
         with pytest.raises(OptionError, match="weight bits must be from 2 to 8"):
-            prepare(trained, bits)
-    body = prepare(trained, 8).body
+            prepare(trained, Recipe(bits))
+    body = prepare(trained, Recipe(8)).body
     assert isinstance(body, QuantisedBody)
     network = body.unrounded()
     neurons = network.nodes["lif1"]
@@ -387,16 +398,89 @@ def test_impossible_bits_and_networks_are_refused_before_training() -> None:
 
 def test_training_in_fewer_bits_goes_on_from_more() -> None:
     trained = a_network("convolutional")
-    eight = prepare(trained, 8)
+    eight = prepare(trained, Recipe(8))
     jolt(eight)
 
-    four = prepare(replace(trained, network=eight), 4)
+    four = prepare(replace(trained, network=eight), Recipe(4))
 
     assert isinstance(four.body, QuantisedBody)
     assert four.body.integers.weight_bits == 4
     for name, values in eight.named_parameters():
         assert torch.equal(values, four.get_parameter(name)), name
     check_same(four, own_program(four), pixels((1, 8, 8), GREY))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "what"),
+    [
+        (Recipe(4, scales="channel"), "a scale for each channel"),
+        (Recipe(4, bits={"lif1": 8}), "layers with bits of their own"),
+        (Recipe(4, memory=1000), "layers with bits of their own"),
+        (Recipe(4, method="search"), "samples to decide how it rounds"),
+        (Recipe(4, rounding="adaptive"), "samples to decide how it rounds"),
+        (Recipe(4, correct_biases=True), "samples to decide how it rounds"),
+    ],
+)
+def test_recipes_that_training_does_not_follow_are_refused(recipe: Recipe, what: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"cannot train in integers with {what}"):
+        prepare(a_network("convolutional"), recipe)
+
+
+def recipes(*overrides: str, **changes: Any) -> list[Recipe | None]:
+    """Return the recipe of each phase."""
+    changes = {"start": "elsewhere", **changes}
+    return [phase.recipe for phase in settings_of(list(overrides), **changes).all_phases()]
+
+
+def test_phases_say_how_weights_are_rounded_or_go_on_as_before() -> None:
+    phases = (
+        '[{"epochs":1}, {"epochs":1,"weight_bits":4},'
+        '{"epochs":1,"weight_method":"percentile","weight_percentile":99}, {"epochs":1,"weight_bits":3},'
+        '{"epochs":1,"weight_method":"max"}]'
+    )
+
+    found = recipes(f"phases={phases}")
+
+    assert found == [
+        None,
+        None,
+        Recipe(4, method="mse"),
+        Recipe(4, method="percentile", percentile=99),
+        Recipe(3, method="percentile", percentile=99),
+        Recipe(3, method="max", percentile=99),
+    ]
+    assert recipes("weight_bits=2", "weight_method=power-of-two") == [
+        Recipe(2, method="power-of-two")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["weight_method=max"], "weight_method needs weight_bits"),
+        (["weight_percentile=99"], "weight_percentile needs weight_bits"),
+        (
+            ['phases=[{"epochs":1,"weight_method":"max"}]'],
+            "phases.0.weight_method needs weight_bits",
+        ),
+        (
+            ["weight_bits=4", "weight_percentile=99"],
+            "weight_percentile needs weight_method percentile; it is mse",
+        ),
+        (["weight_bits=4", "weight_method=search"], "setting 'weight_method' is 'search'"),
+        (
+            ["weight_bits=4", "weight_method=percentile", "weight_percentile=0"],
+            "setting 'weight_percentile' is 0",
+        ),
+    ],
+)
+def test_roundings_that_do_nothing_or_that_there_are_none_of_are_refused(
+    overrides: list[str], problem: str
+) -> None:
+    with pytest.raises(OptionError) as raised:
+        recipes(*overrides)
+
+    assert problem in str(raised.value)
 
 
 def store(trained: Trained, path: Path) -> Path:
@@ -408,7 +492,7 @@ def store(trained: Trained, path: Path) -> Path:
 @pytest.mark.parametrize("name", ["convolutional", "normalised"])
 def test_a_checkpoint_gives_back_the_same_network(name: str, tmp_path: Path) -> None:
     trained = a_network(name)
-    network = prepare(trained, 3)
+    network = prepare(trained, Recipe(3))
     jolt(network)
     trained = replace(trained, network=network.eval())
 
@@ -435,9 +519,9 @@ def test_a_resumed_phase_goes_on_to_the_last_bit(tmp_path: Path) -> None:
             tet_loss(network(x), labels).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
 
-    straight = prepare(trained, 4)
+    straight = prepare(trained, Recipe(4))
     steps(straight, torch.optim.Adam(straight.parameters(), lr=0.01), 4)
-    stopped = prepare(trained, 4)
+    stopped = prepare(trained, Recipe(4))
     optimiser = torch.optim.Adam(stopped.parameters(), lr=0.01)
     steps(stopped, optimiser, 2)
     path = store(replace(trained, network=stopped), tmp_path / "net.ckpt")
@@ -453,7 +537,7 @@ def test_a_resumed_phase_goes_on_to_the_last_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [8, 4, 3, 2])
 def test_torch_fires_the_spikes_of_fixedpoint_on_digits(bits: int) -> None:
-    network = prepare(a_network("convolutional"), bits)
+    network = prepare(a_network("convolutional"), Recipe(bits))
     jolt(network)
     inputs = load_samples("digits:test").first(60).inputs
     assert isinstance(inputs, np.ndarray)
@@ -467,7 +551,7 @@ def test_verify_finds_no_difference_between_torch_and_fixedpoint(
 ) -> None:
     trained = a_network("convolutional")
     trained.network.time_weights = torch.tensor([0.5, 1.0, 1.5])
-    network = prepare(trained, 4)
+    network = prepare(trained, Recipe(4))
     jolt(network)
     path = store(replace(trained, network=network), tmp_path / "net.ckpt")
 
@@ -493,7 +577,7 @@ def test_verify_fails_where_torch_is_another_network_than_its_integers(
     tmp_path: Path, opened: Callable[[Program], Program]
 ) -> None:
     trained = a_network("convolutional")
-    network = prepare(trained, 4)
+    network = prepare(trained, Recipe(4))
     path = store(replace(trained, network=network), tmp_path / "net.ckpt")
     program = opened(neurocompile.export(path, target="fixedpoint"))
     jolt(network)
@@ -510,24 +594,34 @@ def test_verify_fails_where_torch_is_another_network_than_its_integers(
     assert neurocompile.verify(mixed, data=load_samples("digits:test"), samples=4).failed
 
 
+LEARNT: dict[str, Any] = {"seed": 0, "timesteps": 2, "preset": "digits"}
+QUICKLY = [STAGES, "learning_rate=0.01"]
+
+
+@pytest.fixture(scope="module")
+def real_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run on digits, in real numbers."""
+    run = tmp_path_factory.mktemp("runs") / "real"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("neurocompile.training.train.write_figures", lambda *_: None)
+        neurocompile.train(output=run, epochs=3, overrides=QUICKLY, **LEARNT)
+    return run
+
+
 @pytest.mark.usefixtures("no_pictures")
 def test_a_phase_in_integers_wins_back_what_rounding_costs(
-    tmp_path: Path, opened: Callable[[Program], Program]
+    real_run: Path, tmp_path: Path, opened: Callable[[Program], Program]
 ) -> None:
     """Digits in 3 bits, after a run that is short."""
-    settings: dict[str, Any] = {"seed": 0, "timesteps": 2, "preset": "digits"}
-    overrides = [STAGES, "learning_rate=0.01"]
-    real = tmp_path / "real"
-    neurocompile.train(output=real, epochs=3, overrides=overrides, **settings)
     trained = neurocompile.train(
         output=tmp_path / "run",
         epochs=1,
-        start=str(real),
-        overrides=[*overrides, 'phases=[{"epochs":2,"weight_bits":3}]'],
-        **settings,
+        start=str(real_run),
+        overrides=[*QUICKLY, 'phases=[{"epochs":2,"weight_bits":3,"weight_method":"max"}]'],
+        **LEARNT,
     )
 
-    rounded = opened(neurocompile.export(real, target="fixedpoint", weight_bits=3))
+    rounded = opened(neurocompile.export(real_run, target="fixedpoint", weight_bits=3))
     kept = opened(neurocompile.export(tmp_path / "run", target="fixedpoint"))
     digits = load_samples("digits:test")
     before = neurocompile.verify(rounded, data=digits, against=["fixedpoint", "float"])
@@ -537,3 +631,30 @@ def test_a_phase_in_integers_wins_back_what_rounding_costs(
     assert after.accuracy["fixedpoint"] == after.accuracy["torch"] == trained.test_accuracy
     assert after.accuracy["fixedpoint"] > before.accuracy["fixedpoint"] + 0.03
     assert after.accuracy["fixedpoint"] > before.accuracy["float"] - 0.05
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_at_2_bits_the_scale_that_training_starts_from_decides(
+    real_run: Path, tmp_path: Path
+) -> None:
+    """With that of the largest weight most others are 0, and little is left to learn with."""
+    accuracy = {
+        method: neurocompile.train(
+            output=tmp_path / method,
+            epochs=2,
+            start=str(real_run),
+            overrides=[*QUICKLY, "weight_bits=2", f"weight_method={method}"],
+            **LEARNT,
+        ).test_accuracy
+        for method in ("max", "mse")
+    }
+    usual = neurocompile.train(
+        output=tmp_path / "usual",
+        epochs=2,
+        start=str(real_run),
+        overrides=[*QUICKLY, "weight_bits=2"],
+        **LEARNT,
+    )
+
+    assert accuracy["mse"] > accuracy["max"] + 0.1
+    assert usual.test_accuracy == accuracy["mse"]

@@ -1,0 +1,1 @@
+"""The `onnx` target: the integers as ONNX models, run by ONNX Runtime."""
