@@ -162,6 +162,7 @@ class Way:
 LARGEST = Way("largest weight (as usual)", Recipe(method="max"), simple=True)
 POWER = Way("power of two (as usual)", Recipe(method="power-of-two"), simple=True)
 PLAIN = (
+    Way("auto (the default)", Recipe()),
     Way("max", Recipe(method="max")),
     Way("percentile", Recipe(method="percentile")),
     Way("mse", Recipe(method="mse")),

@@ -232,9 +232,9 @@ EXPORT_OPTIONS = (
     click.option(
         "--method",
         type=click.Choice(get_args(Method)),
-        default="max",
+        default="auto",
         show_default=True,
-        help="How scales are chosen; 'search' needs --calibrate.",
+        help="How scales are chosen: auto is max from 6 bits up, mse below; search needs --calibrate.",
     ),
     click.option(
         "--percentile",

@@ -430,7 +430,9 @@ def _membrane(
     )
     units: Result = program.to_source_units(engine)
     neurons = next(item for item in program.network.neurons if item.name == layer)
-    thresholds = np.broadcast_to(neurons.threshold << neurons.arithmetic.fraction_bits, neurons.shape)
+    thresholds = np.broadcast_to(
+        neurons.threshold << neurons.arithmetic.fraction_bits, neurons.shape
+    )
     threshold = neurons.in_source_units(thresholds).flat[neuron]
     return float(units.membrane[layer][0, step].flat[neuron]), float(threshold)
 

@@ -104,7 +104,7 @@ def test_the_method_that_changes_the_fewest_decisions_on_training_samples_is_rec
 
 def test_claims_are_computed_from_the_rows(subject: Subject) -> None:
     """Of 20 samples one is 5 points: no claim but those of a method that loses nothing can be met."""
-    ways = (quantisation.LARGEST, quantisation.POWER, quantisation.PLAIN[2], quantisation.TUNED)
+    ways = (quantisation.LARGEST, quantisation.POWER, quantisation.PLAIN[3], quantisation.TUNED)
     eight, four = Row(8, wrong=(0, 1), changed=0.0), Row(4, wrong=(0, 1, 2), changed=0.1)
     usual = [Row(8, wrong=(0, 1), changed=0.0), Row(4, wrong=(0, 1), changed=0.1)]
     tuned = [replace(row, torch_mismatches=number) for number, row in enumerate((eight, eight))]
@@ -162,7 +162,7 @@ def test_the_table_runs_and_goes_on_from_rows_that_are_kept(
 ) -> None:
     """Digits in 4 bits, by a network that is soon trained; the folder of images is not looked into."""
     monkeypatch.setattr("neurocompile.training.train.write_figures", lambda *_: None)
-    ways = (quantisation.LARGEST, quantisation.PLAIN[2], quantisation.TUNED)
+    ways = (quantisation.LARGEST, quantisation.PLAIN[3], quantisation.TUNED)
 
     def measure() -> list[harness.Section]:
         return quantisation.measure(

@@ -13,7 +13,7 @@ from neurocompile.errors import OptionError, Problem, raise_all
 from neurocompile.integer import Integer
 from neurocompile.limits import Limits
 
-Method = Literal["max", "percentile", "mse", "power-of-two", "search"]
+Method = Literal["auto", "max", "percentile", "mse", "power-of-two", "search"]
 Scales = Literal["layer", "channel"]
 Objective = Literal["spikes", "membrane"]
 WeightRounding = Literal["nearest", "adaptive"]
@@ -29,6 +29,7 @@ class Recipe:
     `weight_bits` are those of all layers but the ones that `bits` names. `method` chooses the scale of each
     layer, or with `scales` "channel" of each of its channels:
 
+        auto            max from 6 bits up, mse below
         max             the largest weight takes the largest integer
         percentile      that share of the weights (`percentile`, in per cent) is not clipped
         mse             the mean square error of the weights is least
@@ -44,7 +45,7 @@ class Recipe:
 
     weight_bits: int = 8
     bits: Mapping[str, int] = field(default_factory=dict)
-    method: Method = "max"
+    method: Method = "auto"
     scales: Scales = "layer"
     percentile: float = 99.9
     objective: Objective = "spikes"

@@ -7,6 +7,7 @@ all its synapses, its bias and its threshold, so that channels are those of the 
 
 With L the largest integer of the bits in use and q the distance of two of them,
 
+    auto            max from `FINE_BITS` bits up, mse below
     max             S = L / max |W / s|
     percentile      L / the percentile of |W / s|, over weights that are not zero; larger ones are clipped
     mse             of a grid from that of max up, the S with the least sum of (W / s - Q(W S / s) / S)^2
@@ -29,6 +30,7 @@ from neurocompile.quantisation.recipe import Method, Scales
 
 Float = NDArray[np.float64]
 
+FINE_BITS = 6  # fewer lose less by clipping; see benchmarks/results/quantisation.md
 RATIOS = np.geomspace(1, 8, 64)  # of scales that `mse` tries: how far beyond the largest weight's
 
 
@@ -93,6 +95,8 @@ def wished_scale(
 
     `groups` are those whose weights the chip must hold. Thresholds always fit.
     """
+    if method == "auto":
+        method = "max" if weight_bits >= FINE_BITS else "mse"
     channels = channel_count(population, groups) if scales == "channel" else 1
     largest = np.full(channels, float(limits.threshold_maximum))
     if isinstance(population, SpikingPopulation):

@@ -438,7 +438,7 @@ def test_a_first_layer_is_the_hosts_where_clipped_weights_would_leave_the_chips_
     )
     inputs = np.random.default_rng(0).integers(0, 256, (8, STEPS, 21)) / 255
 
-    simple = quantise(network, LIMITS, weight_bits=2, steps=STEPS)
+    simple = quantise(network, LIMITS, steps=STEPS, recipe=Recipe(2, method="max"))
     found = calibrated(network, inputs, Recipe(2, method="search"))
 
     assert simple.first_layer == "graded"

@@ -60,7 +60,7 @@ def test_a_search_on_training_data_beats_the_largest_weight_on_test_data(
     searched = ("--method", "search", "--calibrate", "digits", *FEW)
     best = ("--scales", "channel", "--rounding", "adaptive", "--correct-biases")
 
-    simple = export(run, tmp_path / "simple", *bits)
+    simple = export(run, tmp_path / "simple", *bits, "--method", "max")
     found = export(run, tmp_path / "found", *bits, *searched)
     finest = export(run, tmp_path / "finest", *bits, *searched, *best)
 

@@ -270,7 +270,7 @@ def test_an_input_sum_is_off_by_what_its_weights_and_bias_are_at_most(
     inputs = generator.integers(0, 2, (16, 2, 12)).astype(np.float64)
 
     integers = quantise(
-        assemble(network), LIMITS, steps=2, recipe=Recipe(bits, scales=scales)
+        assemble(network), LIMITS, steps=2, recipe=Recipe(bits, method="max", scales=scales)
     ).network
 
     (neurons,) = integers.neurons

@@ -38,7 +38,7 @@ def firing(network: Network, *, steps: int = 4, **recipe: Any) -> Firing:
 
 
 def compiled(network: Network, **options: Any) -> Program:
-    recipe = Recipe(weight_bits=options.pop("weight_bits", 8))
+    recipe = Recipe(weight_bits=options.pop("weight_bits", 8), method="max")
     return compile_network(network, find("fixedpoint"), CompileOptions(recipe=recipe, **options))
 
 
