@@ -166,9 +166,7 @@ PLAIN = (
     Way("max", Recipe(method="max")),
     Way("percentile", Recipe(method="percentile")),
     Way("mse", Recipe(method="mse")),
-    Way("power-of-two", Recipe(method="power-of-two")),
     Way("max, channel", Recipe(method="max", scales="channel")),
-    Way("percentile, channel", Recipe(method="percentile", scales="channel")),
     Way("mse, channel", Recipe(method="mse", scales="channel")),
 )
 MIXED = Way("mse, mixed bits", Recipe(method="mse"), mixed=True)
@@ -177,7 +175,6 @@ CALIBRATED = tuple(
     for scales in get_args(Scales)
     for added, recipe in {
         "": Recipe(method="search"),
-        ", biases": Recipe(method="search", correct_biases=True),
         ", biases, adaptive": Recipe(method="search", correct_biases=True, rounding="adaptive"),
     }.items()
 )
@@ -812,7 +809,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             scratch = Path(folder)
             sections = measure(
                 (TINY,),
-                (LARGEST, PLAIN[2], TUNED),
+                (LARGEST, PLAIN[3], TUNED),
                 (4,),
                 images=options.images,
                 runs=scratch,
