@@ -7,21 +7,18 @@ the largest weight of each layer, and the power of two below it, with thresholds
 scale, nothing clipped. Where such integers would leave the chip's ranges, the layer gets the largest scale
 that is proven, or there would be nothing to run.
 
-Which method is recommended is decided on training samples that no calibration has seen: the one whose
-decisions differ least from the floats', over all networks and bits. What is asked of it is then computed on
-the test sets. Of two methods on the same samples only those count that one gets right and the other wrong;
-"beyond chance" is McNemar's exact test, one-sided, at 5 %, for each case or, by Holm's correction, for all.
+Two ways are held to what is asked: the default, which needs nothing, and the most thorough one. Of two
+methods on the same samples only those count that one gets right and the other wrong; "beyond chance" is
+McNemar's exact test, one-sided, at 5 %, for each case or, by Holm's correction, for all.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import inspect
 import json
 import math
 import os
-import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -69,13 +66,8 @@ TARGET = "fixedpoint"
 BITS = (8, 6, 5, 4, 3, 2)
 SEED = 0
 AT_ONCE = 250  # samples
-SKIPPED, CHOOSING = (
-    256,
-    1000,
-)  # training samples: left to calibration, and those that methods are chosen by
 CHANCE = 0.05
 CHECKED = 100  # samples on which fine-tuned networks are held against PyTorch
-SOURCES = ("quantisation", "passes", "training")  # whose code decides what a row says
 
 
 @dataclass(frozen=True)
@@ -153,11 +145,6 @@ class Way:
     tuned: bool = False
     mixed: bool = False
 
-    @property
-    def automatic(self) -> bool:
-        """Whether it may be recommended for networks that are trained already."""
-        return not self.simple and not self.tuned
-
 
 LARGEST = Way("largest weight (as usual)", Recipe(method="max"), simple=True)
 POWER = Way("power of two (as usual)", Recipe(method="power-of-two"), simple=True)
@@ -180,6 +167,7 @@ CALIBRATED = tuple(
 )
 TUNED = Way("fine-tuned (mse)", Recipe(method="mse"), tuned=True)
 WAYS = (LARGEST, POWER, *PLAIN, MIXED, *CALIBRATED, TUNED)
+JUDGED = (PLAIN[0], CALIBRATED[-1])  # the default, and the most thorough
 
 
 @dataclass(frozen=True)
@@ -188,15 +176,13 @@ class Row:
     What one way gives in some bits.
 
     `wrong` are the test samples it gets wrong, `spikes` the share of a layer's places (sample, step, neuron)
-    where its spikes are not the float's; `changed` the share of training samples that it decides otherwise
-    than the float. `first_layer` says who computes it, `problem` why there is no program, `lowered` which layers the range proof kept
+    where its spikes are not the float's; `first_layer` says who computes it, `problem` why there is no program, `lowered` which layers the range proof kept
     from the scale that was wished.
     """
 
     bits: int
     wrong: tuple[int, ...] = ()
     spikes: Mapping[str, float] | None = None
-    changed: float | None = None
     torch_mismatches: int | None = None
     lowered: tuple[str, ...] = ()
     first_layer: str = ""
@@ -227,7 +213,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained network, and what it does in float64 on test samples and on some training samples."""
+    """A trained network, and what it does in float64 on test samples."""
 
     case: Case
     run: Path
@@ -236,7 +222,6 @@ class Subject:
     steps: int
     weights: int  # that the chip holds
     test: Truth
-    chosen_on: Truth
 
     @property
     def wrong(self) -> frozenset[int]:
@@ -286,10 +271,6 @@ def subject_of(case: Case, images: Path, directory: Path) -> Subject:
     imported = folded.imported
     steps = imported.network.steps
     assert steps is not None
-    training = load_samples(f"{data}:train", count=SKIPPED + CHOOSING)
-    assert isinstance(training.inputs, np.ndarray)
-    assert training.labels is not None
-    unseen = Samples(training.inputs[SKIPPED:], training.labels[SKIPPED:])
     return Subject(
         case,
         run,
@@ -298,7 +279,6 @@ def subject_of(case: Case, images: Path, directory: Path) -> Subject:
         steps,
         _weights(neurocompile.export(run, target=TARGET, validate=False)),
         _float_of(imported, load_samples(data), steps),
-        _float_of(imported, unseen, steps),
     )
 
 
@@ -340,15 +320,11 @@ def measured(subject: Subject, program: Program, bits: int, *, compared: bool) -
             different[name] = different.get(name, 0) + int(np.unpackbits(bits_apart).sum())
             places[name] = places.get(name, 0) + result.spikes[name].size
     wrong = _wrong(np.concatenate(decided), subject.test.samples)
-    unseen = np.concatenate(
-        [program.decisions(program.run(inputs)) for inputs, _ in subject.chosen_on.batches()]
-    )
     shares = {name: different[name] / places[name] for name in different}
     return Row(
         bits,
         wrong=tuple(sorted(wrong)),
         spikes=shares if compared else None,
-        changed=float((unseen != subject.chosen_on.decided).mean()),
         first_layer=program.facts["first_layer"]["computed_by"],
         lowered=tuple(program.facts["quantisation"]["scales_lowered_by_range_proof"]),
     )
@@ -466,15 +442,15 @@ def row_of(subject: Subject, way: Way, bits: int, images: Path, scratch: Path) -
 
 
 def _key(subject: Subject, way: Way, bits: int) -> str:
+    """Return what a row depends on, in short: the network, the way, the data and all code."""
     digest = hashlib.sha256((subject.run / LAST).read_bytes())
     tuning = (subject.case.tuning_epochs, subject.case.tuning_rate) if way.tuned else ()
-    digest.update(json.dumps([asdict(way), bits, tuning, SKIPPED, CHOOSING, CHECKED]).encode())
+    digest.update(json.dumps([asdict(way), bits, tuning, CHECKED]).encode())
     package = Path(neurocompile.__file__).parent
-    for folder in SOURCES if way.tuned else SOURCES[:2]:
-        for path in sorted((package / folder).glob("*.py")):
-            digest.update(path.read_bytes())
-    for measuring in (measured, AsUsual, fine_tuned):
-        digest.update(inspect.getsource(measuring).encode())
+    for path in sorted([*package.rglob("*.py"), *(ROOT / "targets").rglob("*.py"), Path(__file__)]):
+        digest.update(path.read_bytes())
+    if Path(subject.data).is_file():
+        digest.update(Path(subject.data).read_bytes())
     return digest.hexdigest()
 
 
@@ -561,53 +537,23 @@ def duel(subject: Subject, first: Row, second: Row, opponent: str) -> Duel:
     )
 
 
-def changed(found: Mapping[str, Rows], way: Way) -> float:
-    """Return the share of training samples that a way decides otherwise than float: the mean of all its rows."""
-    return statistics.mean(
-        1.0 if row.changed is None else row.changed
-        for rows in found.values()
-        for row in rows[way.name]
-    )
-
-
-def recommend(found: Mapping[str, Rows], ways: Iterable[Way]) -> Way | None:
-    """Return the way of `ways` that changes the fewest decisions on training samples; None of none."""
-    return min(ways, key=lambda way: changed(found, way), default=None)
-
-
-HEAD = ("method", "changed (%)", "worse", "beyond chance", "together", "worst case (points)")
-KINDS: Mapping[str, Callable[[Recipe], bool]] = {
-    "of all": lambda _: True,
-    "without samples": lambda recipe: not recipe.needs_samples,
-    "with one scale for each layer": lambda recipe: recipe.scales == "layer",
-    "with one scale for each layer and without samples": lambda recipe: (
-        recipe.scales == "layer" and not recipe.needs_samples
-    ),
-}
+HEAD = ("method", "worse", "beyond chance", "together", "worst case (points)")
 
 
 def asked(subjects: Sequence[Subject], found: Mapping[str, Rows], ways: Sequence[Way]) -> Section:
     """Return what was asked of the quantiser, computed from the rows."""
-    automatic = [way for way in ways if way.automatic]
-    best = {
-        kind: way.name
-        for kind, belongs in KINDS.items()
-        if (way := recommend(found, (way for way in automatic if belongs(way.recipe)))) is not None
-    }
-    first = recommend(found, automatic)
-    assert first is not None
     simple = [way for way in ways if way.simple]
     lines, data = [], []
-    for way in automatic:
+    for way in ways:
+        if way.simple or way.tuned:
+            continue
         duels = _duels(subjects, found, way, simple)
         worst = min(duels, key=lambda item: item.points)
-        share = changed(found, way)
         worse = sum(item.points < 0 for item in duels)
         beyond, together_beyond = sum(item.beyond_chance for item in duels), together(duels)
         data.append(
             {
                 "method": way.name,
-                "changed_on_training_samples": share,
                 "cases": len(duels),
                 "worse": worse,
                 "worse_beyond_chance": beyond,
@@ -615,20 +561,17 @@ def asked(subjects: Sequence[Subject], found: Mapping[str, Rows], ways: Sequence
                 "worst": asdict(worst),
             }
         )
-        name = f"**{way.name}**" if way == first else way.name
-        numbers = (f"{100 * share:.2f}", f"{worse} of {len(duels)}", str(beyond))
-        lines.append((name, *numbers, str(together_beyond), _told(worst)))
-    told = ", ".join(f"{kind} **{name}**" for kind, name in best.items())
+        numbers = (f"{worse} of {len(duels)}", str(beyond), str(together_beyond))
+        name = f"**{way.name}**" if way in JUDGED else way.name
+        lines.append((name, *numbers, _told(worst)))
     return Section(
-        "Which method",
-        f"The best by training samples: {told}. `changed` is the share of {CHOOSING} training samples, unseen by "
-        "calibration, that are decided otherwise than in float, as mean over all networks and bits (a program "
-        "that cannot be made changes all). Beside the two usual methods, on the test sets, for each network "
-        "and number of bits: where the method is worse at all, where it is so beyond chance if that case were the "
-        "only one (of many, one in twenty may be by chance), and where so with all cases tried together (Holm).",
+        "What was asked",
+        "Beside the two usual methods, on the test sets, for each network and number of bits: where a method is "
+        "worse at all, where it is so beyond chance if that case were the only one (of many, one in twenty may be "
+        "by chance), and where so with all cases tried together (Holm).",
         table(HEAD, lines),
-        {"recommended": best, "methods": data},
-        _claims(subjects, found, ways, first),
+        {"methods": data},
+        _claims(subjects, found, ways),
     )
 
 
@@ -651,7 +594,7 @@ def _duels(
 
 
 def _claims(
-    subjects: Sequence[Subject], found: Mapping[str, Rows], ways: Sequence[Way], best: Way
+    subjects: Sequence[Subject], found: Mapping[str, Rows], ways: Sequence[Way]
 ) -> list[Claim]:
     points = " points"
     claims = []
@@ -663,40 +606,38 @@ def _claims(
         row = next((row for row in found[name][way.name] if row.bits == bits), None)
         return None if row is None else points_lost(by_name[name], row)
 
-    claims.append(
-        Claim(f"MNIST, 8 bits below float ({best.name})", below("MNIST", best, 8), points, most=0.2)
-    )
-    claims.append(
-        Claim(f"MNIST, 4 bits below float ({best.name})", below("MNIST", best, 4), points, most=1.5)
-    )
+    judged = [way for way in JUDGED if way in ways]
+    for way in judged:
+        for bits, most in ((8, 0.2), (4, 1.5)):
+            lost = below("MNIST", way, bits)
+            claims.append(
+                Claim(f"MNIST, {bits} bits below float: {way.name}", lost, points, most=most)
+            )
     claims.append(
         Claim("MNIST, 4 bits below float, fine-tuned", below("MNIST", TUNED, 4), points, most=0.5)
     )
-    duels = _duels(subjects, found, best, [way for way in ways if way.simple])
-    claims.append(
-        Claim(
-            f"{best.name} beside the two usual methods: the worst of {len(duels)} cases",
-            min(item.points for item in duels),
-            points,
-            least=0,
-        )
-    )
-    claims.append(
-        Claim(
-            f"cases of these {len(duels)} where it is worse beyond chance, each case for itself",
-            float(sum(item.beyond_chance for item in duels)),
-            "",
-            most=0,
-        )
-    )
-    claims.append(
-        Claim(
-            f"cases of these {len(duels)} where it is worse beyond chance, all tried together",
-            float(together(duels)),
-            "",
-            most=0,
-        )
-    )
+    for way in judged:
+        duels = _duels(subjects, found, way, [each for each in ways if each.simple])
+        claims += [
+            Claim(
+                f"{way.name}, beside the two usual methods: the worst of {len(duels)} cases",
+                min(item.points for item in duels),
+                points,
+                least=0,
+            ),
+            Claim(
+                "cases where it is worse beyond chance, each case for itself",
+                float(sum(item.beyond_chance for item in duels)),
+                "",
+                most=0,
+            ),
+            Claim(
+                "cases where it is worse beyond chance, all tried together",
+                float(together(duels)),
+                "",
+                most=0,
+            ),
+        ]
     tuned = [
         row
         for rows in found.values()
