@@ -105,4 +105,11 @@ def main(directory: Path, data: Path | None = None) -> float:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    arguments = [Path(argument) for argument in sys.argv[1:]]
+    if len(arguments) not in (1, 2):
+        sys.exit("usage: python onnx_only.py PROGRAM [DATA.npz]")
+    if missing := [str(path) for path in arguments if not path.exists()]:
+        sys.exit(f"there is no {', no '.join(missing)}")
+    if not (arguments[0] / "sequence.onnx").is_file():
+        sys.exit(f"'{arguments[0]}' has no sequence.onnx: export with --target onnx")
+    main(*arguments)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,7 +166,7 @@ def export(
     read = _read(opened, choices, steps, input_range, calibrate)
     data_options = _data_options(read.facts)
     network = _with_range(read.imported.network, input_range, calibrate, data_options)
-    asked = _recipe(recipe, weight_bits, chosen.limits)
+    asked = _recipe(recipe, weight_bits, chosen.limits, calibrate)
     calibration = _calibration(network, calibrate, data_options, asked)
     program = compile_network(
         network,
@@ -196,7 +196,11 @@ def export(
             **_without_places(read.facts),
             **facts_of(weights),
             **program.facts,
-            "notes": [*program.facts["notes"], *remarks_on(weights)],
+            "notes": [
+                *program.facts["notes"],
+                *remarks_on(weights),
+                *_narrower(read.imported.network, network),
+            ],
         },
         extra_files={GRAPH: graph, **read.files, **program.extra_files},
     )
@@ -231,14 +235,15 @@ def check(
     Return everything that keeps `source` from being exported for `target`, and what it takes there.
 
     The arguments are those of `export`; `choices` are the fields of `ImportOptions`. Nothing is
-    written, and nothing runs unless `validate` is true, or samples decide how to quantise, as they would
-    for an export. Raises `OptionError` only where there is nothing to check: for a target or a path that
-    do not exist, a module without an input shape, a path with one.
+    written, and nothing runs unless `validate` is true, or samples of `calibrate` would for an export:
+    to decide how to quantise, or to see whether rounding silences a layer. Raises `OptionError` only where
+    there is nothing to check: for a target or a path that do not exist, a module without an input shape, a
+    path with one, a recipe that asks for what would change nothing.
     """
     chosen = _target(target, spec)
     opened = source_of(source, input_shape=input_shape, layout=layout)
 
-    asked = _recipe(recipe, weight_bits, chosen.limits)
+    asked = _recipe(recipe, weight_bits, chosen.limits, calibrate)
     data_options = DataOptions()
 
     def read(decided: ImportOptions) -> Imported:
@@ -249,7 +254,7 @@ def check(
 
     def finish(network: Network) -> tuple[Network, dict[str, Any] | None]:
         ranged = _with_range(network, input_range, calibrate, data_options)
-        needed = validate or asked.uses_samples
+        needed = validate is not False or asked.uses_samples
         samples = _calibration(ranged, calibrate, data_options, asked) if needed else None
         return ranged, samples
 
@@ -310,12 +315,21 @@ def verify(
             opened.close()
 
 
-def _recipe(recipe: Recipe | None, weight_bits: int | None, limits: Limits) -> Recipe:
-    """Return `recipe` with `weight_bits`; unasked, with its own or, where that is the default, what there is."""
-    recipe = recipe or Recipe()
+def _recipe(
+    recipe: Recipe | None, weight_bits: int | None, limits: Limits, calibrate: str | None
+) -> Recipe:
+    """
+    Return `recipe` with `weight_bits`; unasked, with its own or, where that is the default, what there is.
+
+    Raises `OptionError` for what is not as by default in it, and would change nothing.
+    """
+    usual = Recipe()
+    recipe = recipe or usual
+    names = [field.name for field in fields(Recipe)]
+    given = [name for name in names if getattr(recipe, name) != getattr(usual, name)]
+    raise_all(OptionError, recipe.without_effect(given, calibrated=calibrate is not None))
     if weight_bits is None:
-        usual = Recipe().weight_bits
-        fewer = recipe.weight_bits == usual > limits.weight_bits
+        fewer = recipe.weight_bits == usual.weight_bits > limits.weight_bits
         weight_bits = limits.weight_bits if fewer else recipe.weight_bits
     return replace(recipe, weight_bits=weight_bits)
 
@@ -357,6 +371,22 @@ def _with_range(
         for name, node in network.nodes.items()
     }
     return network.replaced(nodes)
+
+
+def _narrower(source: Network, network: Network) -> Iterable[str]:
+    """Yield which inputs of `network` take less than those of `source` say: all else is refused at run time."""
+    for name in source.of_type(Input):
+        before, now = source.nodes[name], network.nodes[name]
+        assert isinstance(before, Input)
+        assert isinstance(now, Input)
+        own, taken = before.range, now.range
+        if own is None or taken is None:
+            continue
+        if taken.minimum > own.minimum or taken.maximum < own.maximum:
+            yield (
+                f"'{name}' takes values from {taken.minimum:g} to {taken.maximum:g} alone, which is all that "
+                f"is proven; the source has them from {own.minimum:g} to {own.maximum:g}"
+            )
 
 
 def _ranges(given: InputRange | None, calibrate: str, network: Network) -> dict[str, InputRange]:

@@ -30,6 +30,7 @@ from neurocompile.errors import (
 from neurocompile.integer import (
     IntegerNetwork,
     IntegerNeurons,
+    IntegerRelay,
     IntegerSynapses,
     Overflow,
     Reset,
@@ -37,15 +38,18 @@ from neurocompile.integer import (
     Shape,
 )
 from neurocompile.limits import WIDTHS, Limits, contradictions
-from neurocompile.target import Target
+from neurocompile.target import Lowered, Target
 
 CHIP = "chip.toml"  # of a program's files
-LARGEST_FILE = 1 << 16  # bytes
+LARGEST_FILE = 1 << 13  # bytes; dotted keys take a parser the square of their length
+LONGEST_LINE = 500
+MOST_UNKNOWN = 8  # keys that are told; a file that is no chip's has any number
 LONGEST_DELAY = 1 << 16  # steps
 LONGEST_SUMMARY = 100
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 
 Differ = Literal["population", "channel", "neuron"]
+Subtracts = Literal["threshold", "any"]
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,14 @@ class Abilities:
     """
     What the neurons of a chip can do, besides firing above a threshold.
 
-    `resets` are the kinds it has; a neuron fires at most `spikes_per_step` times in a step, sent as one graded
-    spike. `thresholds` and `decays` say what may have its own: each population, each of its channels (of a
+    `resets` are the kinds it has, and `subtracts` what one that subtracts may take off; a neuron fires at most
+    `spikes_per_step` times in a step, sent as one graded spike, and a sum of spikes is sent as one up to the
+    same number. `thresholds` and `decays` say what may have its own: each population, each of its channels (of a
     vector: each neuron), or each neuron. `longest_delay` is in steps, besides the one that feedback takes.
     """
 
     resets: tuple[Reset, ...]
+    subtracts: Subtracts
     spikes_per_step: int
     fires_at_threshold: bool
     refractory: bool
@@ -99,6 +105,11 @@ class FamilyTarget(Protocol):
         """The texts of the chips that come with it, by name."""
         ...
 
+    @property
+    def chip(self) -> Chip | None:
+        """The chip that it is, if it was told."""
+        ...
+
     def for_chip(self, chip: Chip) -> Target:
         """Return the target with the limits of `chip`."""
         ...
@@ -120,20 +131,53 @@ def for_spec(target: Target, spec: Path | str) -> Target:
         )
     shipped = target.chips
     name = str(spec)
-    if name in shipped and not Path(spec).is_file():
+    mode = _mode_of(name)
+    if name in shipped and not (mode and stat.S_ISREG(mode)):
         return target.for_chip(parse_chip(shipped[name].encode(), name))
-    if not Path(spec).exists():
+    if not mode:
         near = difflib.get_close_matches(name, shipped, 1)
         raise OptionError(
             Problem(
                 "",
-                f"there is no chip '{name}'",
+                f"there is no chip {_shown(name)}",
                 "it is neither a file nor one that comes with the target",
                 (f"did you mean {near[0]}? " if near else "")
                 + f"give a .toml file, or one of {', '.join(shipped)}",
             )
         )
     return target.for_chip(read_chip(Path(spec)))
+
+
+def with_chip(files: Mapping[str, bytes], chip: Chip | None) -> Lowered:
+    """Return what a target adds to a program: `files`, and the file, name and summary of its chip."""
+    if chip is None:
+        return Lowered(files)
+    return Lowered(
+        {**files, CHIP: chip.text.encode()},
+        notes=(f"the chip is '{chip.name}' ({chip.summary})",),
+        facts={"chip": chip.facts},
+    )
+
+
+def largest_sum(target: Target) -> int:
+    """Return the largest sum of spikes that `target` can send as one graded spike."""
+    most = target.limits.payload_maximum
+    if isinstance(target, FamilyTarget) and target.chip is not None:
+        return min(most, target.chip.abilities.spikes_per_step)
+    return most
+
+
+def _mode_of(name: str) -> int:
+    """Return the mode of the file `name`, 0 if there is none; raises `OptionError` if nobody can tell."""
+    try:
+        return Path(name).stat().st_mode if name else 0
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except (OSError, ValueError) as error:  # too long, links in a circle, a null character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OptionError(
+            Problem("", f"cannot read the chip {_shown(name)}", reason, "give another file")
+        ) from error
 
 
 def read_chip(path: Path) -> Chip:
@@ -173,6 +217,7 @@ def parse_chip(content: bytes, name: str) -> Chip:
         )
     try:
         text = content.decode()
+        _refuse_long_lines(text, name)
         table = _parse_toml(text)
     except (ValueError, RecursionError) as error:  # of decoding as well
         raise FormatError(
@@ -201,6 +246,18 @@ def _parse_toml(text: str) -> dict[str, Any]:
                 )
             ) from error
     return tomllib.loads(text)
+
+
+def _refuse_long_lines(text: str, name: str) -> None:
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > LONGEST_LINE:
+            raise FormatError(
+                Problem(
+                    "",
+                    f"a chip's file has lines of at most {LONGEST_LINE} characters",
+                    f"line {number} of '{name}' has {len(line)}",
+                )
+            )
 
 
 class _Reader:
@@ -236,6 +293,7 @@ class _Reader:
         largest_sum = whole("states", "largest_input_sum", 1, (1 << 31) - 1, optional=True)
         abilities: dict[str, Any] = {
             "resets": self._several("neurons", "resets", get_args(Reset)),
+            "subtracts": one_of("neurons", "subtracts", get_args(Subtracts), default="threshold"),
             "spikes_per_step": whole("neurons", "spikes_per_step", 1, (1 << 16) - 1),
             "fires_at_threshold": self._flag("neurons", "fires_at_threshold"),
             "refractory": self._flag("neurons", "refractory"),
@@ -251,10 +309,13 @@ class _Reader:
             return None
         # What is not said follows from the bits of the state that holds it.
         current_end = (1 << (limits["current_bits"] - 1)) - 1
+        membrane_end, threshold = (1 << (membrane_bits - 1)) - 1, (1 << threshold_bits) - 1
+        if threshold == membrane_end and not limits["fraction_bits"]:
+            threshold -= 1  # no membrane goes beyond its end: at this threshold nothing would fire
         found = Limits(
             **limits,
-            state_maximum=(1 << (membrane_bits - 1)) - 1,
-            threshold_maximum=(1 << threshold_bits) - 1,
+            state_maximum=membrane_end,
+            threshold_maximum=threshold,
             current_maximum=largest_sum or current_end >> limits["fraction_bits"],
         )
         self.problems += [self._here(problem) for problem in contradictions(found)]
@@ -314,9 +375,13 @@ class _Reader:
             self._wrong(section, key, "must be true or false", f"it is {_shown(value)}")
         return value is True
 
-    def _one_of(self, section: str, key: str, known: tuple[str, ...]) -> str:
+    def _one_of(
+        self, section: str, key: str, known: tuple[str, ...], *, default: str | None = None
+    ) -> str:
         need = f"must be one of {', '.join(known)}"
-        value = self._take(section, key, need)
+        value = self._take(section, key, need, optional=default is not None)
+        if value is None and default is not None:
+            return default
         if value is not None and value not in known:
             self._wrong(section, key, need, f"it is {_shown(value)}", _meant(value, known))
         return str(value)
@@ -336,6 +401,14 @@ class _Reader:
         return tuple(item for item in known if item in value)
 
     def _refuse_unknown(self) -> None:
+        unknown = list(self._unknown())
+        for section, key, what, meant in unknown[:MOST_UNKNOWN]:
+            self._wrong(section, _name(key), f"is no {what}", "", _meant(key, meant))
+        if len(unknown) > MOST_UNKNOWN:
+            self._wrong("", f"and {len(unknown) - MOST_UNKNOWN} others", "are no keys either", "")
+
+    def _unknown(self) -> Iterable[tuple[str, str, str, Iterable[str]]]:
+        """Yield section and name of each unknown key, what it is none of, and what may be meant."""
         sections = [section for section in self.known if section]
         for key, value in self.table.items():
             if key in sections:
@@ -344,18 +417,19 @@ class _Reader:
                     continue
                 for inner in value:
                     if inner not in self.known[key]:
-                        self._wrong(
-                            key, _name(inner), "is no key", "", _meant(inner, self.known[key])
-                        )
+                        yield key, inner, "key", self.known[key]
             elif key not in self.known[""]:
-                what = "section" if isinstance(value, dict) else "key"
-                others = sections if isinstance(value, dict) else self.known[""]
-                self._wrong("", _name(key), f"is no {what}", "", _meant(key, others))
+                section = isinstance(value, dict)
+                known = sections if section else self.known[""]
+                yield "", key, "section" if section else "key", known
 
 
 def _shown(value: Any) -> str:
     """Return `value` for a message, short whatever it is."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no integers of thousands of digits
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else "too long"
     return text if len(text) <= LONGEST_SUMMARY else f"{text[:LONGEST_SUMMARY]}..."
 
 
@@ -374,6 +448,17 @@ def problems_of(network: IntegerNetwork, chip: Chip) -> list[Problem]:
     problems: list[Problem] = []
     for neurons in network.neurons:
         problems += _problems_of_neurons(neurons, chip)
+    most = chip.abilities.spikes_per_step
+    problems += [
+        Problem(
+            relay.name,
+            f"needs to send sums of up to {relay.largest} spikes as one",
+            f"{chip.name}'s neurons send {most} at most",
+            "send them through duplicated synapses with --sums duplicate",
+        )
+        for relay in network.populations
+        if isinstance(relay, IntegerRelay) and relay.largest > most
+    ]
     names = [item.name for item in network.populations]
     for group in network.synapses:
         back = names.index(group.source) >= names.index(group.target)
@@ -391,6 +476,14 @@ def _problems_of_neurons(neurons: IntegerNeurons, chip: Chip) -> Iterable[Proble
             f"{chip.name}'s neurons know {' and '.join(can.resets)}",
             f"train it with reset '{can.resets[0]}'",
         )
+    elif neurons.reset == "subtract" and can.subtracts == "threshold":
+        threshold = neurons.threshold << neurons.arithmetic.fraction_bits
+        if (neurons.subtracts != threshold).any():
+            yield Problem(
+                name,
+                "needs another amount than its threshold taken off by a spike",
+                f"{chip.name}'s neurons subtract their threshold",
+            )
     if neurons.most > can.spikes_per_step:
         yield Problem(
             name,

@@ -26,7 +26,7 @@ from neurocompile.counted import remarks
 from neurocompile.data import InputRange
 from neurocompile.describe import describe
 from neurocompile.doctor import examine
-from neurocompile.errors import NeurocompileError, OptionError
+from neurocompile.errors import NeurocompileError, OptionError, raise_all
 from neurocompile.frontend.from_nir import MOST_STEPS
 from neurocompile.frontend.import_options import CHOICES, PROFILES
 from neurocompile.integer import Integer
@@ -239,8 +239,7 @@ EXPORT_OPTIONS = (
     click.option(
         "--percentile",
         type=float,
-        default=99.9,
-        show_default=True,
+        show_default="99.9",
         help="Of '--method percentile': the share of weights that is not clipped.",
     ),
     click.option(
@@ -254,8 +253,7 @@ EXPORT_OPTIONS = (
         "--minimise",
         "objective",
         type=click.Choice(get_args(Objective)),
-        default="spikes",
-        show_default=True,
+        show_default="spikes",
         help="Of '--method search': spikes that differ, or the error of membranes.",
     ),
     click.option(
@@ -273,13 +271,11 @@ EXPORT_OPTIONS = (
     click.option(
         "--calibration-samples",
         type=click.IntRange(min=1),
-        default=64,
-        show_default=True,
-        help="How many samples of --calibrate are used.",
+        show_default="64",
+        help="How many samples of --calibrate decide how to quantise.",
     ),
     click.option(
         "--spec",
-        type=click.Path(path_type=Path),
         metavar="FILE",
         help="A chip of the fixedpoint family: a .toml file, or one's name ('neurocompile targets').",
     ),
@@ -305,7 +301,7 @@ EXPORT_OPTIONS = (
         type=click.Choice(["proven", "saturating"]),
         default="proven",
         show_default=True,
-        help="Prove that no membrane saturates, or let them, which gives finer weights; runs count it.",
+        help="Prove that no membrane saturates, or let them, which gives finer weights; verify counts it.",
     ),
     click.option(
         "--sums",
@@ -564,7 +560,10 @@ neurocompile verify runs/digits-loihi2 --input in.npz --against fixedpoint --jso
 )
 @click.option("--samples", type=int, help="Take the first ones only.")
 @click.option(
-    "--against", default="", metavar="NAME,...", help="Stages to compare: torch, float, fixedpoint."
+    "--against",
+    default="",
+    metavar="NAME,...",
+    help="Stages to compare: torch, float, fixedpoint; onnx:step, onnx:sequence.",
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE")
 @click.option(
@@ -709,25 +708,25 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     """Take what says how to quantise out of `options`."""
     bits = {}
     for layer, text in _parse_pairs(options.pop("bits"), "--bits", "LAYER=N").items():
-        if not text.isdecimal():
+        if not _is_number(text):
             raise OptionError(f"--bits needs LAYER=N, got '{layer}={text}'")
         bits[layer] = int(text)
-    return Recipe(
-        bits=bits,
-        memory=_parse_size(options.pop("memory")),
-        samples=options.pop("calibration_samples"),
-        **{
-            name: options.pop(name)
-            for name in (
-                "method",
-                "scales",
-                "percentile",
-                "objective",
-                "rounding",
-                "correct_biases",
-            )
-        },
+    fields = {
+        name: options.pop(name)
+        for name in ("method", "scales", "percentile", "objective", "rounding", "correct_biases")
+    }
+    fields["samples"] = options.pop("calibration_samples")
+    given = {name: value for name, value in fields.items() if value is not None}
+    recipe = Recipe(bits=bits, memory=_parse_size(options.pop("memory")), **given)
+    # Those that were given as what they are anyway, as well.
+    raise_all(
+        OptionError, recipe.without_effect(given, calibrated=options["calibrate"] is not None)
     )
+    return recipe
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def _parse_size(text: str | None) -> int | None:
@@ -736,7 +735,7 @@ def _parse_size(text: str | None) -> int | None:
         return None
     factor = {"k": 1 << 10, "m": 1 << 20}.get(text[-1:].lower(), 1)
     number = text[:-1] if factor > 1 else text
-    if not number.isdecimal():
+    if not _is_number(number):
         raise OptionError(f"--memory needs bytes, as 20000, 16k or 1M, got '{text}'")
     return int(number) * factor
 
@@ -749,6 +748,8 @@ def _parse_pairs(
         name, separator, value = text.partition("=")
         if not separator:
             raise OptionError(f"{option} needs {form}, got '{text}'")
+        if name in pairs:
+            raise OptionError(f"{option} must say once what {name} is, got '{text}' as well")
         pairs[name] = value
     return pairs
 
@@ -793,6 +794,7 @@ def _print_program(program: Program) -> None:
             f"{room:.2f}x",
         )
     Console().print(table)
+    click.echo(_method(program.facts["quantisation"]))
     print_rounding(program.facts["quantisation"]["layers"])
     for layer, factor in program.facts["quantisation"]["scales_lowered_by_biases"].items():
         click.echo(f"'{layer}' has its weights shrunk {factor:.2f} times, so that its biases fit")
@@ -828,6 +830,35 @@ def _print_program(program: Program) -> None:
     saturating = any(neurons.saturates for neurons in program.network.neurons)
     proven = "no input sum can leave its range" if saturating else "no integer can leave its range"
     click.echo(f"range proof: {proven} within {program.steps} steps")
+
+
+def _method(facts: Mapping[str, Any]) -> str:
+    """Return how numbers became integers, in a line."""
+    layers = facts["layers"].items()
+    chosen = {name: layer["chosen"] for name, layer in layers if "chosen" in layer}
+    by: dict[str, list[str]] = {}
+    for name, how in chosen.items():
+        by.setdefault(how["method"], []).append(name)
+    methods = "; ".join(
+        f"{method} for {', '.join(names)}" if len(by) > 1 else method
+        for method, names in by.items()
+    )
+    each = "channel" if facts["scales"] == "channel" else "layer"
+    text = f"quantised by {methods} (--method {facts['method']}), one scale for each {each}"
+    if "percentile" in by:
+        text += f", {facts['percentile']:g} % of its weights not clipped"
+    if "search" in by:
+        text += f", for the least {'error of membranes' if facts['objective'] == 'membrane' else 'spikes that differ'}"
+    for key, said in (
+        ("weights", "with weights that samples chose"),
+        ("bias_corrected", "with corrected biases"),
+    ):
+        names = [name for name, how in chosen.items() if how[key] not in ("nearest", False)]
+        if names:
+            text += f"; {', '.join(names)} {said}"
+    if facts["memory"] is not None:
+        text += f"; within {facts['memory']} bytes"
+    return text
 
 
 def _validation(facts: Mapping[str, Any]) -> str:
@@ -900,8 +931,9 @@ def _verdict(comparison: Comparison) -> str:
     if not comparison.must_match:
         return "measured"
     if not comparison.failed:
-        return "identical"
-    return f"FAILED ({comparison.output_mismatches} outputs differ, too)"
+        return "identical" if comparison.slots else "identical outputs"
+    too = ", too" if comparison.mismatches else ""
+    return f"FAILED ({comparison.output_mismatches} outputs differ{too})"
 
 
 if __name__ == "__main__":

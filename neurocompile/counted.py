@@ -14,7 +14,7 @@ EXCLUDED = "which its range proof excludes: please report this as a bug of neuro
 def saturations(neurons: IntegerNeurons, counts: Mapping[str, int]) -> int:
     """Return how often membranes reached an end of their range where that matters."""
     saturated = counts.get("v_saturations_low", 0)
-    if neurons.readout or neurons.reset == "subtract" or neurons.most > 1:
+    if not neurons.hides_saturation:
         # Above, a neuron that fires once and is cleared loses nothing.
         saturated += counts.get("v_saturations_high", 0)
     return saturated
@@ -29,11 +29,16 @@ def remarks(
     """
     Return a sentence for each layer, and each thing, in which integers did what floats do not.
 
-    `counters` are those of a trace; an executor that cannot see its states gives none. `places` is how many
+    `counters` are those of a trace; an executor that cannot see its states gives none, which is said of
+    the layers that are not proven to stay inside. `places` is how many
     steps all samples had together, for shares of a layer's neurons and steps.
     """
     found = []
     for neurons in network.neurons:
+        if neurons.saturates and neurons.name not in counters:
+            found.append(
+                f"'{neurons.name}' may saturate its membranes, which was not counted: {COUNTED_BY}"
+            )
         counts = counters.get(neurons.name, {})
         arithmetic = neurons.arithmetic
         saturated = saturations(neurons, counts)
@@ -64,4 +69,7 @@ def remarks(
 def _often(count: int, slots: int | None) -> str:
     """Return how often something happened, and in what share of all places it could."""
     times = f"{count} time{'' if count == 1 else 's'}"
-    return times if not slots else f"{times} ({100 * count / slots:.2g} % of its steps)"
+    if not slots:
+        return times
+    share = 100 * count / slots
+    return f"{times} ({share:.{3 if share >= 99 else 2}g} % of its steps)"

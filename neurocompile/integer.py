@@ -226,6 +226,18 @@ class IntegerNeurons:
         )
 
     @property
+    def hides_saturation(self) -> bool:
+        """Whether a membrane at the upper end of its range fires once and is cleared, however high it would be."""
+        end = self.arithmetic.membrane_end - (not self.inclusive)
+        return (
+            not self.readout
+            and self.reset == "zero"
+            and self.most == 1
+            and self.arithmetic.membrane_overflow == "saturate"
+            and not (self.threshold > end >> self.arithmetic.fraction_bits).any()
+        )
+
+    @property
     def floored(self) -> bool:
         """Whether some membranes stop before they reach the end of their range."""
         return bool((self.floor > self.arithmetic.no_floor).any())
@@ -405,14 +417,22 @@ class Trace:
     What an executor saw, on the layer-by-layer clock; every array is (samples, steps, *shape).
 
     `outputs` holds, by output, the input sums or membranes of a read-out in state units, or spikes.
-    `spikes` and `membrane` (after the reset, in state units) hold what was asked for; `counters` how
-    often a state wrapped or saturated, by layer (empty where the executor cannot see it).
+    `spikes` (of the type `recorded_type`) and `membrane` (after the reset, in state units) hold what was
+    asked for; `counters` how often a state wrapped or saturated, by layer (empty where the executor cannot
+    see it).
     """
 
     outputs: dict[str, Integer]
     spikes: dict[str, NDArray[Any]]
     membrane: dict[str, Integer]
     counters: dict[str, dict[str, int]]
+
+
+def recorded_type(item: IntegerPopulation) -> np.dtype[Any]:
+    """Return what `Trace.spikes` holds of a population: uint8 where that holds all that it can send."""
+    if isinstance(item, IntegerNeurons):
+        return np.dtype(np.uint8 if item.most <= np.iinfo(np.uint8).max else np.int64)
+    return np.dtype(np.int64)
 
 
 class Joins(Protocol):

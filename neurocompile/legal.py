@@ -28,6 +28,7 @@ from neurocompile.integer import (
 LARGEST_PAYLOAD = 1 << 31
 LONGEST_DELAY = 1 << 16
 LARGEST_SHIFT = 62
+LARGEST_STATE = 1 << 40  # far beyond the states of every chip, and no product of the proofs wraps
 LARGEST_SUM = 1 << 53  # what float64 holds, which sums of weights are computed in
 
 
@@ -91,6 +92,14 @@ def _problems_of_population(population: IntegerPopulation) -> Iterable[Problem]:
         if not 0 < population.largest <= LARGEST_PAYLOAD:
             yield Problem(population.name, "needs a largest sum", f"it is {population.largest}")
     elif isinstance(population, IntegerNeurons):
+        for name in ("threshold", "bias_mantissa", "start", "pulse", "subtracts"):
+            largest = largest_of(getattr(population, name))
+            if largest > LARGEST_STATE:
+                yield Problem(
+                    population.name,
+                    f"needs a {name} of at most {LARGEST_STATE}",
+                    f"it is {largest}",
+                )
         if abs(population.bias_exponent) > LARGEST_SHIFT:
             yield Problem(
                 population.name, "needs a bias exponent", f"it is {population.bias_exponent}"
@@ -118,7 +127,7 @@ def _problems_of_firing(neurons: IntegerNeurons) -> Iterable[Problem]:
         yield Problem(neurons.name, "needs refractory steps", f"there are {neurons.refractory}")
     if neurons.subtracts.min(initial=0) < 0:
         yield Problem(
-            neurons.name, "must subtract something", f"it adds {-neurons.subtracts.min()}"
+            neurons.name, "must subtract something", f"it adds {-int(neurons.subtracts.min())}"
         )
     end = neurons.arithmetic.membrane_end
     if neurons.floor.size and not -end <= neurons.floor.min() <= neurons.floor.max() <= end:

@@ -118,12 +118,13 @@ def contradictions(limits: Limits) -> Iterable[Problem]:
             f"{limits.current_bits} bits with {limits.fraction_bits} of a fraction holds it",
             f"it is {limits.current_maximum}",
         )
-    largest_threshold = limits.state_maximum >> limits.fraction_bits
+    # A membrane must be able to go beyond it, or nothing would fire.
+    largest_threshold = (limits.state_maximum - 1) >> limits.fraction_bits
     if not 0 < limits.threshold_maximum <= largest_threshold:
         yield Problem(
             "",
             f"the largest threshold must be from 1 to {largest_threshold} weight units, as a membrane of "
-            f"{arithmetic.membrane_bits} bits with {limits.fraction_bits} of a fraction holds it",
+            f"{arithmetic.membrane_bits} bits with {limits.fraction_bits} of a fraction goes beyond it",
             f"it is {limits.threshold_maximum}",
         )
     heaviest = limits.weight_step << (limits.weight_bits - 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +223,9 @@ def _describe_population(population: IntegerPopulation) -> dict[str, Any]:
 
 
 def _arithmetic(entry: Mapping[str, Any]) -> Arithmetic:
+    odd = {field.name for field in fields(Arithmetic)} ^ set(entry)
+    if odd:
+        raise ValueError(f"the arithmetic lacks or adds {', '.join(sorted(odd))}")
     widths = ("fraction_bits", "decay_bits", "current_bits", "membrane_bits")
     for name in widths:
         least, most = WIDTHS[name]
@@ -288,7 +291,7 @@ def _integers(tensors: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
 
 
 def _whole(value: Any) -> int:
-    if not isinstance(value, int):
+    if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{value!r} is no integer")
     return value
 

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile import __version__
+from neurocompile.chips import largest_sum
 from neurocompile.counted import COUNTED_BY
 from neurocompile.errors import (
     NeurocompileError,
@@ -50,6 +51,7 @@ from neurocompile.passes.shift_resets import shift_resets
 from neurocompile.populations import PopulationNetwork
 from neurocompile.program import Program
 from neurocompile.quantisation.recipe import Recipe
+from neurocompile.quantisation.scales import resolved
 from neurocompile.quantisation.silence import Fired, Firing, firing_of
 from neurocompile.quantisation.tally import LayerTally, tally_of
 from neurocompile.stages import LEGAL, Stage, check_stage
@@ -161,7 +163,7 @@ def compile_network(
         form_in_reals(target)  # or it is refused before anything is compiled
     options = replace(options, target_options=chosen)
     steps = options.steps or network.steps or STEPS_IF_UNKNOWN
-    validator, skipped = _validator(network, options, steps)
+    validator, skipped = validator_of(network, options, steps)
     passes = Passes(options, validator=validator, observe=observe, progress=progress)
     compiled = run_passes(network, target, passes)
     program = compiled.program
@@ -196,9 +198,9 @@ def run_passes(network: Network, target: Target, passes: Passes) -> Compiled:
     passes.done("shift_resets", shifted)
     assembled = passes.apply("assemble", assemble, shifted)
     passes.done("assemble", assembled)
-    populations, sums = share_sums(
-        assembled, sums=options.sums, largest_sum=target.limits.payload_maximum
-    )
+    # What is asked for is tried, and refused by the chip; what nobody asked for is not.
+    fits = largest_sum(target) if options.sums == "auto" else target.limits.payload_maximum
+    populations, sums = share_sums(assembled, sums=options.sums, largest_sum=fits)
     passes.done("share_sums", populations)
 
     decided = Calibrated(options.recipe, options.first_layer)
@@ -244,6 +246,7 @@ def run_passes(network: Network, target: Target, passes: Passes) -> Compiled:
         weight_bits=quantised.weight_bits,
         lowered=quantised.lowered,
         cramped=quantised.cramped,
+        rounded_at=quantised.rounded_at,
     )
     timing = passes.apply("schedule", schedule, quantised.network)
 
@@ -258,11 +261,11 @@ def run_passes(network: Network, target: Target, passes: Passes) -> Compiled:
         facts={
             "first_layer": {"computed_by": quantised.first_layer, "because": quantised.reason},
             "quantisation": {
-                "weight_bits": passes.options.recipe.weight_bits,
+                **_asked(passes.options),
                 "scales_lowered_by_range_proof": dict(quantised.lowered),
                 "channels_lowered_by_range_proof": dict(quantised.channels_lowered),
                 "scales_lowered_by_biases": dict(quantised.cramped),
-                "layers": _layers(tally, can_fire, fired),
+                "layers": _layers(tally, can_fire, fired, _chosen(populations, quantised, decided)),
                 **_calibration(decided, passes.options),
             },
             "limits": asdict(target.limits),
@@ -273,25 +276,54 @@ def run_passes(network: Network, target: Target, passes: Passes) -> Compiled:
     return Compiled(populations, sums, quantised, program, tally, can_fire, fired)
 
 
+def _asked(options: CompileOptions) -> dict[str, Any]:
+    """Return all that was asked for, for the manifest."""
+    recipe = options.recipe
+    return {**asdict(recipe), "bits": dict(recipe.bits), "membranes": options.membranes}
+
+
+def _chosen(
+    populations: PopulationNetwork, quantised: Quantised, decided: Calibrated
+) -> dict[str, dict[str, Any]]:
+    """Return how each layer was quantised in the end, for the manifest."""
+    unit = populations.weight_unit
+    result: dict[str, dict[str, Any]] = {}
+    for neurons in quantised.network.neurons:
+        name = neurons.name
+        into = quantised.network.into(name)
+        bits, wish = quantised.weight_bits[name], decided.choices.get(name)
+        method: str = resolved(decided.recipe.method, bits)
+        if unit is not None and (not isinstance(unit, Mapping) or name in unit):
+            method = "source"  # whose integers these are
+        elif method != "search" and into and all(group.on_host for group in into):
+            method = "host"  # which has bits to spare: only the threshold decides
+        result[name] = {
+            "method": method,
+            "weight_bits": bits,
+            "scales": int(neurons.scale.size),
+            "weights": "of samples" if wish is not None and wish.weights else "nearest",
+            "bias_corrected": wish is not None and wish.bias is not None,
+        }
+    return result
+
+
 def _calibration(decided: Calibrated, options: CompileOptions) -> dict[str, Any]:
     """Return what samples and memory decided, for the manifest; nothing where they were not asked."""
     if not decided.report:
         return {}
-    recipe = options.recipe
-    return {
-        "method": recipe.method,
-        "scales": recipe.scales,
-        "rounding": recipe.rounding,
-        "correct_biases": recipe.correct_biases,
-        "calibration": {"data": options.calibrated_on, **decided.report},
-    }
+    return {"calibration": {"data": options.calibrated_on, **decided.report}}
 
 
 def _layers(
-    tally: Mapping[str, LayerTally], firing: Iterable[Firing], fired: Iterable[Fired]
+    tally: Mapping[str, LayerTally],
+    firing: Iterable[Firing],
+    fired: Iterable[Fired],
+    chosen: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return what rounding did to each layer, for the manifest."""
     layers = {name: layer.to_json() for name, layer in tally.items()}
+    for name, how in chosen.items():
+        layers[name]["chosen"] = dict(how)
     for can in firing:
         layers[can.layer]["firing"] = can.to_json()
     for did in fired:
@@ -299,10 +331,10 @@ def _layers(
     return layers
 
 
-def _validator(
+def validator_of(
     network: Network, options: CompileOptions, steps: int
 ) -> tuple[Validator | None, dict[str, Any] | None]:
-    """Return what compares the passes, or why it was left out."""
+    """Return what compares the passes, as `options` want it, or why it was left out."""
     if options.validate is False:
         return None, {"skipped": "not asked for"}
     work = cost(network, steps=steps, calibrated=options.calibration is not None)

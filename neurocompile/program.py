@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from neurocompile import chips
 from neurocompile import target as targets
 from neurocompile.atomic import replacing_directory
 from neurocompile.blocks import row_blocks
-from neurocompile.chips import CHIP, parse_chip
 from neurocompile.data import Inputs, by_input
 from neurocompile.decision import decisions, weights_in
 from neurocompile.errors import (
     DataError,
+    MissingDependencyError,
     NeurocompileError,
     OptionError,
     Problem,
@@ -74,12 +75,12 @@ class Result:
     What a program did on some samples; arrays are (samples, steps, *shape).
 
     `outputs` are in the units of the source network: logits of a read-out as float64, or spikes as
-    integers. `spikes` are 0 or 1, or how many there were in one step; `membrane` is in the units of the
-    source network's membrane, after the reset.
+    integers. `spikes` are 0 or 1, or how many there were in one step (uint8, or wider where a layer may fire
+    more than 255 times in one); `membrane` is in the units of the source network's membrane, after the reset.
     """
 
     outputs: Mapping[str, NDArray[Any]]
-    spikes: Mapping[str, NDArray[np.uint8]]
+    spikes: Mapping[str, NDArray[Any]]
     membrane: Mapping[str, NDArray[np.float64]]
     trace: Trace
 
@@ -355,7 +356,7 @@ def load(directory: Path | str) -> Program:
     files = read_files(path, manifest)
     try:
         program = _from_manifest(manifest, files)
-    except ProgramFormatError:
+    except (ProgramFormatError, MissingDependencyError):
         raise
     except (
         KeyError,
@@ -412,18 +413,23 @@ def _from_manifest(manifest: dict[str, Any], files: dict[str, bytes]) -> Program
 
 def _prove_again(program: Program) -> None:
     """Refuse a program whose timing or range proof is not that of its integers."""
-    limits = Limits(**program.facts["limits"])
+    stored = program.facts["limits"]
+    odd = {field.name for field in fields(Limits)} ^ set(stored)
+    if odd:
+        raise ProgramFormatError(f"the manifest's limits lack or add {', '.join(sorted(odd))}")
+    limits = Limits(**stored)
     wrong = [
         name
-        for name, value in program.facts["limits"].items()
+        for name, value in stored.items()
         if not isinstance(value, str)
-        and (not isinstance(value, int) or not 0 <= value <= LARGEST_LIMIT)
+        and (
+            not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_LIMIT
+        )
     ]
     if wrong:
         raise ProgramFormatError(f"the manifest's limits are none: {', '.join(wrong)}")
     raise_all(ProgramFormatError, contradictions(limits))
-    if CHIP in program.extra_files and parse_chip(program.extra_files[CHIP], CHIP).limits != limits:
-        raise ProgramFormatError(f"the manifest's limits are not those of its '{CHIP}'")
+    _hold_to_chip(program, limits)
     if any(neurons.arithmetic != limits.arithmetic for neurons in program.network.neurons):
         raise ProgramFormatError("the manifest's arithmetic is not that of its limits")
     if program.steps < 1 or (program.native_steps or 1) < 1:
@@ -432,3 +438,20 @@ def _prove_again(program: Program) -> None:
         raise ProgramFormatError("the manifest's bounds are not those of its integers")
     if schedule(program.network) != program.schedule:
         raise ProgramFormatError("the manifest's schedule is not that of its network")
+
+
+def _hold_to_chip(program: Program, limits: Limits) -> None:
+    """Refuse a program whose chip is not the one that its manifest tells of, or cannot do what it needs."""
+    told, content = program.facts.get("chip"), program.extra_files.get(chips.CHIP)
+    if content is None:
+        if told is not None:
+            raise ProgramFormatError(
+                f"the manifest tells of a chip, and there is no '{chips.CHIP}'"
+            )
+        return
+    chip = chips.parse_chip(content, chips.CHIP)
+    if chip.limits != limits:
+        raise ProgramFormatError(f"the manifest's limits are not those of its '{chips.CHIP}'")
+    if chip.facts != told:
+        raise ProgramFormatError(f"the manifest's chip is not that of its '{chips.CHIP}'")
+    raise_all(ProgramFormatError, chips.problems_of(program.network, chip))

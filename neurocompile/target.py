@@ -143,6 +143,25 @@ class RealTarget(Protocol):
         ...
 
 
+@runtime_checkable
+class FormsTarget(Protocol):
+    """A target that writes a program's integers in several forms, of which a run takes one."""
+
+    @property
+    def forms(self) -> Mapping[str, bool]:
+        """The engines that run other forms than a recorded run does, and whether these show spikes."""
+        ...
+
+
+@runtime_checkable
+class BuiltTarget(Protocol):
+    """A target whose compile half needs what may not be installed."""
+
+    def missing(self) -> list[Problem]:
+        """Return what an export needs, and does not find here."""
+        ...
+
+
 def form_in_reals(target: Target) -> RealTarget:
     """Return `target`, if it has a form for networks in real numbers; raises `OptionError` otherwise."""
     if not isinstance(target, RealTarget):

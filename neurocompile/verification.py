@@ -6,6 +6,9 @@ Hold every stage against the one before it, spike by spike, on one clock.
     fixedpoint   the integers
     the target   the same integers, run by the target itself
 
+A target may keep the integers in several files of which a run takes one (`FormsTarget`): every other form
+is held against the target's run, as `onnx:step` against `onnx`.
+
 Integers against integers must match in every spike and every output; float against integers, and
 torch against float, are measured. A network that was trained in integers computes with them in PyTorch
 as well: then `torch` must match `fixedpoint`, beside the comparisons of neighbours. The first divergence of each pair is the earliest spike that
@@ -17,7 +20,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,7 +40,7 @@ from neurocompile.frontend.read_nir import read_nir
 from neurocompile.ir import LIF, Network, Threshold
 from neurocompile.program import GRAPH, REFERENCE, Program, Result
 from neurocompile.run_file import repeat_steps
-from neurocompile.target import Progress
+from neurocompile.target import FormsTarget, Progress, find
 
 SCHEMA = 1
 WRITTEN_EXACTLY = ("netx", "module")  # sources whose network is in `graph.nir` to the last bit
@@ -176,8 +179,8 @@ def verify_program(
     """
     Run every stage on `samples` and return how they differ.
 
-    `against` chooses stages by name ("torch", "float", "fixedpoint", the target); all that there
-    are by default. Raises `OptionError` for stages that this program does not have.
+    `against` chooses stages by name ("torch", "float", "fixedpoint", the target, its forms); all that
+    there are by default. Raises `OptionError` for stages that this program does not have.
     """
     shown = min(program.native_steps or 1, program.steps)
     inputs = map_inputs(
@@ -197,10 +200,10 @@ def verify_program(
                     f"they reach from {least} to {most}",
                 )
             )
-    names = _choose_stages(program, against)
+    names, forms = _choose_stages(program, against)
     network = folded_network(program)
     progress_of = progress_of or (lambda _stage: lambda _done, _total: None)
-    for name in names:
+    for name in (*names, *forms):
         if name not in ("torch", "float"):
             program.executor(name)  # refuse a missing runtime before anything is run
     counters: Mapping[str, Mapping[str, int]] = {}
@@ -219,11 +222,19 @@ def verify_program(
     comparisons = [
         compare(first, second, program, network, inputs) for first, second in pairwise(stages)
     ]
+    for name, shows_spikes in forms.items():
+        # Held against the target one after the other: all of them at once would take much memory.
+        record = "all" if shows_spikes else ()
+        result = program.run(inputs, record, on=name, progress=progress_of(name), deadline=deadline)
+        shown_by_both = stages[-1] if shows_spikes else replace(stages[-1], spikes={})
+        form = Stage(name, True, result.outputs, result.spikes)
+        comparisons.append(compare(shown_by_both, form, program, network, inputs))
     by_name = {stage.name: stage for stage in stages}
     if {"torch", "float", "fixedpoint"} <= by_name.keys() and by_name["torch"].integers:
         trained, engine = by_name["torch"], by_name["fixedpoint"]
         comparisons.append(compare(trained, engine, program, network, inputs))
-    overall = compare(stages[0], stages[-1], program, network, inputs)
+    whole = len(stages) > 1  # or forms of the target are all that it is compared with
+    overall = compare(stages[0], stages[-1], program, network, inputs) if whole else comparisons[-1]
     places = math.prod(_first(stages[0].outputs).shape[:2])
     return Report(
         target=program.target,
@@ -288,25 +299,30 @@ def _written_exactly(program: Program) -> bool:
     return isinstance(source, Mapping) and source.get("kind") in WRITTEN_EXACTLY
 
 
-def _choose_stages(program: Program, against: Sequence[str]) -> list[str]:
+def _choose_stages(program: Program, against: Sequence[str]) -> tuple[list[str], dict[str, bool]]:
+    """Return the stages, and the target's other forms, with whether they show spikes."""
     available = ["float", "fixedpoint"]
     if REFERENCE in program.extra_files:
         available.insert(0, "torch")
     if program.target not in available:
         available.append(program.target)
-    unknown = [name for name in against if name not in available]
+    target = find(program.target)
+    other = target.forms if isinstance(target, FormsTarget) else {}
+    forms = {f"{target.name}:{engine}": shows_spikes for engine, shows_spikes in other.items()}
+    unknown = [name for name in against if name not in available and name not in forms]
     if unknown:
         raise OptionError(
             Problem(
                 "",
                 f"this program cannot be compared with {', '.join(unknown)}",
-                remedy=f"choose from {', '.join(available)}",
+                remedy=f"choose from {', '.join([*available, *forms])}",
             )
         )
     chosen = [name for name in available if not against or name in against]
+    forms = {name: shows for name, shows in forms.items() if not against or name in against}
     if program.target not in chosen:
         chosen.append(program.target)
-    if len(chosen) == 1:
+    if len(chosen) == 1 and not forms:
         raise OptionError(
             Problem(
                 "",
@@ -315,7 +331,7 @@ def _choose_stages(program: Program, against: Sequence[str]) -> list[str]:
                 "leave --against out",
             )
         )
-    return chosen
+    return chosen, forms
 
 
 def _run_torch(program: Program, inputs: Inputs, progress: Progress) -> Stage:

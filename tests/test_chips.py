@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from neurocompile import api
 from neurocompile.chips import (
     LARGEST_FILE,
     Chip,
+    _shown,
     differ,
     for_spec,
     parse_chip,
@@ -33,6 +35,7 @@ from neurocompile.cli import main
 from neurocompile.describe import describe
 from neurocompile.errors import (
     FormatError,
+    MissingDependencyError,
     OptionError,
     ProgramFormatError,
     RangeError,
@@ -46,9 +49,10 @@ from neurocompile.integer import (
     IntegerInput,
     IntegerNetwork,
     IntegerNeurons,
+    IntegerRelay,
     IntegerSynapses,
 )
-from neurocompile.ir import Input, Network
+from neurocompile.ir import Input, Network, Output
 from neurocompile.limits import Limits, contradictions
 from neurocompile.manifest import MANIFEST, read_files, seal
 from neurocompile.passes.prove_ranges import find_bounds
@@ -258,13 +262,18 @@ def test_an_input_sum_must_fit_the_current_that_holds_it(text: str) -> None:
     [
         (b"name = ", "is no TOML"),
         (b"\xff\xfe", "is no TOML"),
-        (b"a = " + b"[" * 60000, "is no TOML"),
-        (b"#" * (LARGEST_FILE + 1), "has at most 65536 bytes"),
+        (b"#" * (LARGEST_FILE + 1), "has at most 8192 bytes"),
+        (
+            b"\n" + b"a." * 250 + b"a = 1",
+            "lines of at most 500 characters, but line 2 of .* has 505",
+        ),
+        (b"x = [\n" + b"[" * 400 + b"\n" + b"[" * 400, "is no TOML"),
+        (b"[weights]\nbits = 0x" + b"f" * 480, r"from 2 to 16, but it is \d{100}\.\.\."),
         (b"", "but it is missing"),
         (b"weights = 8", "weights must be a section, but it is 8"),
         (b'"\\u001b[31m" = 1', r"'\\x1b\[31m' is no key"),
         (b'summary = "a\\u001b[31m"', r"summary must be a short text of one line"),
-        (b"name = " + b"1" * 5000, "is no TOML"),
+        (b"name = " + b"1" * 490, "name must be a short text"),
     ],
 )
 def test_files_of_strangers_are_refused(tmp_path: Path, content: bytes, said: str) -> None:
@@ -275,6 +284,46 @@ def test_files_of_strangers_are_refused(tmp_path: Path, content: bytes, said: st
         read_chip(path)
 
     assert "\x1b" not in str(raised.value)
+
+
+def test_unknown_keys_without_number_are_told_in_few_lines(text: str) -> None:
+    keys = "".join(f"k{number} = 1\n" for number in range(500))
+
+    with pytest.raises(FormatError) as raised:
+        parse_chip((keys + text).encode(), "a.toml")
+
+    said = [str(problem) for problem in raised.value.problems]
+    assert said[0].startswith("'a.toml': k0 is no key")
+    assert said[-1] == "'a.toml': and 492 others are no keys either"
+    assert len(said) == 9
+
+
+@pytest.mark.parametrize("prefix", ["0x", "0b", "0o"])
+def test_numbers_that_python_writes_out_for_nobody_are_shown(prefix: str) -> None:
+    value = int(prefix + "1" * 20000, 0)
+
+    assert _shown({"0x": value, "0b": 1 << 20000, "0o": value}[prefix]).startswith("a number of ")
+    assert _shown([value]) == "too long"
+
+
+def test_specs_that_are_no_paths_are_refused(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+
+    for spec, said in (
+        ("a" * 5000, "cannot read the chip 'aaa"),
+        ("", "there is no chip ''"),
+        (str(loop), "symbolic links"),
+        ("a\0b", "cannot read the chip 'a\\x00b'"),
+    ):
+        code = main(["check", str(source), "--target", "fixedpoint", "--spec", spec])
+
+        assert code == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert len(error) < 500
 
 
 def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
@@ -343,6 +392,80 @@ def test_what_neurons_cannot_do_is_refused_by_name(
     (problem,) = problems_of(network, core4)
     assert problem.layer == "out"
     assert said in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "subtracts", "may"),
+    [
+        ("core16", 2 * 50, True),  # a fraction of one bit
+        ("core16", 50, False),
+        ("loihi2", 50, True),
+    ],
+)
+def test_what_a_spike_takes_off_may_have_to_be_the_threshold(
+    family: FixedPointTarget, one_layer: OneLayer, name: str, subtracts: int, may: bool
+) -> None:
+    chip = parse_chip(family.chips[name].encode(), name)
+    network = one_layer(
+        [[1]],
+        du=chip.limits.arithmetic.memoryless,
+        dv=8,
+        threshold=50,
+        reset="subtract",
+        subtracts=subtracts,
+        arithmetic=chip.limits.arithmetic,
+    )
+
+    told = [str(problem) for problem in problems_of(network, chip)]
+
+    said = "needs another amount than its threshold taken off by a spike"
+    assert told == (
+        [] if may else [f"layer 'out' {said}, but core16's neurons subtract their threshold"]
+    )
+
+
+def test_what_a_spike_takes_off_is_one_of_two_things(text: str) -> None:
+    with pytest.raises(FormatError, match=r"\[neurons\] subtracts must be one of threshold, any"):
+        parse_chip(text.replace("[neurons]\n", "[neurons]\nsubtracts = 3\n").encode(), "a.toml")
+
+
+@pytest.fixture
+def summed(dense: Any, lif: Any) -> Network:
+    """A layer that hears the sum of two layers, which a relay could send."""
+    generator = np.random.default_rng(3)
+    nodes = {
+        "input": Input((4,)),
+        "one": dense(generator.normal(0, 1, (6, 4))),
+        "lif1": lif((6,)),
+        "two": dense(generator.normal(0, 1, (6, 6))),
+        "lif2": lif((6,)),
+        "three": dense(generator.normal(0, 1, (40, 6))),
+        "lif3": lif((40,)),
+        "output": Output((40,)),
+    }
+    names = list(nodes)
+    edges = (*pairwise(names), ("lif1", "three"))
+    return Network(nodes, edges, 4)
+
+
+def test_a_chip_without_graded_spikes_gets_sums_through_duplicated_synapses(
+    family: FixedPointTarget, summed: Network
+) -> None:
+    def relays(name: str, sums: Any) -> list[int]:
+        options = CompileOptions(recipe=Recipe(4), sums=sums)
+        program = compile_network(summed, for_spec(family, name), options)
+        return [
+            item.largest for item in program.network.populations if isinstance(item, IntegerRelay)
+        ]
+
+    assert relays("loihi2", "auto") == [2]
+    assert relays("core4", "auto") == relays("core4", "duplicate") == []
+    with pytest.raises(
+        UnsupportedError,
+        match="needs to send sums of up to 2 spikes as one, but core4's neurons send 1 at most: "
+        "send them through duplicated synapses with --sums duplicate",
+    ):
+        relays("core4", "graded")
 
 
 def test_delays_and_feedback_are_refused_by_name(
@@ -471,6 +594,29 @@ def resealed(directory: Path, change: Callable[[dict[str, Any], dict[str, bytes]
             ),
             "limits are not those of its 'chip.toml'",
         ),
+        (
+            lambda _, f: f.update({"chip.toml": f["chip.toml"].replace(b'["zero", ', b"[")}),
+            "layer 'lif1' needs a membrane that is cleared by a spike, but core16's neurons know subtr",
+        ),
+        (
+            lambda _, f: f.update({"chip.toml": f["chip.toml"].replace(b'"core16"', b'"other"')}),
+            "manifest's chip is not that of its 'chip.toml'",
+        ),
+        (lambda m, _: m.pop("chip"), "manifest's chip is not that of its 'chip.toml'"),
+        (lambda m, _: m.update(chip=[1]), "manifest's chip is not that of its 'chip.toml'"),
+        (lambda _, f: f.pop("chip.toml"), "tells of a chip, and there is no 'chip.toml'"),
+        (lambda m, _: m["arithmetic"].update(x=1), "the arithmetic lacks or adds x"),
+        (lambda m, _: m["arithmetic"].update(fraction_bits=True), "True is no integer"),
+        (lambda m, _: m["limits"].update(fraction_bits=True), "limits are none: fraction_bits"),
+        (
+            lambda m, _: [m["limits"].pop(key) for key in ("fraction_bits", "rounding")],
+            "limits lack or add fraction_bits, rounding",
+        ),
+        (lambda m, _: m["limits"].update(x=1), "limits lack or add x"),
+        (
+            lambda m, _: m["populations"][1].update(pulse=1 << 62),
+            "layer 'lif1' needs a pulse of at most",
+        ),
     ],
 )
 def test_a_program_that_contradicts_its_chip_is_refused(
@@ -480,6 +626,20 @@ def test_a_program_that_contradicts_its_chip_is_refused(
     resealed(tmp_path / "program", change)
 
     with pytest.raises(ProgramFormatError, match=said):
+        load(tmp_path / "program")
+
+
+def test_a_program_is_not_broken_where_only_the_reader_of_its_chip_is_missing(
+    compiled: Callable[..., Program], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled("core16").save(tmp_path / "program")
+
+    def missing(_: str) -> None:
+        raise MissingDependencyError("files of chips need tomli on Python 3.10")
+
+    monkeypatch.setattr("neurocompile.chips._parse_toml", missing)
+
+    with pytest.raises(MissingDependencyError, match="need tomli"):
         load(tmp_path / "program")
 
 
@@ -524,6 +684,81 @@ def test_a_description_tells_of_another_arithmetic(compiled: Callable[..., Progr
 # The command line
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--percentile", "50"], "--percentile needs --method percentile"),
+        (["--method", "mse", "--percentile", "99.9"], "--percentile needs --method percentile"),
+        (["--minimise", "membrane"], "--minimise needs --method search"),
+        (["--calibration-samples", "64"], "--calibration-samples needs --calibrate"),
+        (["--bits", "lif1=4", "--bits", "lif1=5"], "--bits must say once what lif1 is"),
+        (["-O", "kernels=auto", "-O", "kernels=auto"], "-O must say once what kernels is"),
+        (["--bits", "lif1=\u0664"], "--bits needs LAYER=N"),
+        (["--memory", "\u0662k"], "--memory needs bytes"),
+    ],
+)
+@pytest.mark.parametrize("command", ["export", "check"])
+def test_options_that_would_do_nothing_are_refused(
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    options: list[str],
+    said: str,
+) -> None:
+    output = ["-o", str(tmp_path / "program")] if command == "export" else []
+
+    code = main([command, str(source), "--target", "fixedpoint", *options, *output])
+
+    assert code == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "program").exists()
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [Recipe(percentile=50), Recipe(objective="membrane"), Recipe(method="mse", samples=8)],
+)
+def test_a_recipe_with_what_would_do_nothing_is_refused(source: Path, recipe: Recipe) -> None:
+    with pytest.raises(OptionError, match="it would change nothing"):
+        api.export(source, target="fixedpoint", recipe=recipe)
+
+
+def test_a_program_says_how_it_was_quantised(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "program"
+    options = ["--weight-bits", "5", "--bits", "lif2=8", "--scales", "channel"]
+
+    main(["export", str(source), "--target", "fixedpoint", *options, "-o", str(out)])
+
+    told = json.loads((out / MANIFEST).read_text())["quantisation"]
+    asked = {
+        "weight_bits": 5,
+        "bits": {"lif2": 8},
+        "method": "auto",
+        "scales": "channel",
+        "percentile": 99.9,
+        "objective": "spikes",
+        "rounding": "nearest",
+        "correct_biases": False,
+        "memory": None,
+        "samples": 64,
+        "membranes": "proven",
+    }
+    assert {key: told[key] for key in asked} == asked
+    chosen = {name: layer["chosen"] for name, layer in told["layers"].items() if "chosen" in layer}
+    usual = {"weights": "nearest", "bias_corrected": False}
+    assert chosen == {
+        "lif1": {"method": "mse", "weight_bits": 5, "scales": 8, **usual},
+        "lif2": {"method": "max", "weight_bits": 8, "scales": 5, **usual},
+        "fc3": {"method": "mse", "weight_bits": 5, "scales": 3, **usual},
+    }
+    assert (
+        "quantised by mse for lif1, fc3; max for lif2 (--method auto), one scale for each channel\n"
+    ) in capsys.readouterr().out
+
+
 def test_a_network_is_exported_for_a_chip_with_the_bits_it_has(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -537,7 +772,8 @@ def test_a_network_is_exported_for_a_chip_with_the_bits_it_has(
     program = load(out)
     assert program.facts["quantisation"]["weight_bits"] == 4
     assert "the chip is 'core4' (an example: 4-bit weights" in capsys.readouterr().out
-    assert max(int(np.abs(group.weight).max()) for group in program.network.synapses) == 7
+    weights = np.concatenate([group.weight.ravel() for group in program.network.synapses])
+    assert (weights.min(), weights.max()) == (-8, 7)  # 4 bits, whose heaviest weights mse clips
 
 
 def test_bits_that_a_chip_has_not_are_refused(source: Path) -> None:
@@ -569,6 +805,61 @@ def test_targets_lists_the_chips_that_come_with_them(capsys: pytest.CaptureFixtu
 # Proofs and engines
 
 
+@pytest.fixture
+def narrow(chip: Callable[..., Chip]) -> Chip:
+    """A chip whose thresholds have all bits of its membranes, which have no fraction."""
+    return chip(
+        states__fraction_bits="0",
+        states__membrane_bits="8",
+        states__current_bits="9",
+        thresholds__bits="7",
+        biases__mantissa_bits="8",
+    )
+
+
+def test_a_layer_with_the_largest_threshold_still_fires(
+    narrow: Chip, family: FixedPointTarget, chain: Callable[..., Network], dense: Any, lif: Any
+) -> None:
+    """1.5 is above the threshold of 1, though 189 of an integer membrane end at 127."""
+    network = chain((3,), {"fc": dense([[0.5, 0.5, 0.5]]), "lif": lif((1,))}, steps=4)
+    inputs = {"input": np.ones((1, 4, 3), np.int64)}
+
+    program = compile_network(network, family.for_chip(narrow), CompileOptions())
+    trace = execute(program.network, inputs, samples=1, steps=4, record=["lif"])
+
+    assert narrow.limits.threshold_maximum == 126
+    assert program.network.neurons[0].threshold == 126
+    assert trace.spikes["lif"].ravel().tolist() == [1, 1, 1, 1]
+
+
+def test_no_limit_lets_a_threshold_lie_at_the_end_of_membranes(narrow: Chip) -> None:
+    (problem,) = contradictions(replace(narrow.limits, threshold_maximum=127))
+
+    assert "the largest threshold must be from 1 to 126 weight units" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "inclusive", "hides"), [(126, 0, 1), (127, 0, 0), (127, 1, 1)]
+)
+def test_only_a_membrane_that_fires_at_its_end_may_saturate(
+    narrow: Chip, one_layer: OneLayer, threshold: int, inclusive: bool, hides: bool
+) -> None:
+    limits = narrow.limits
+    network = one_layer(
+        [[100, 100]],
+        du=255,
+        dv=0,
+        threshold=threshold,
+        inclusive=bool(inclusive),
+        arithmetic=limits.arithmetic,
+    )
+
+    ((bound,), problems) = find_bounds(network, limits, steps=1)
+
+    assert bound.membrane == (0 if hides else 200)
+    assert bool([problem for problem in problems if "needs a membrane of" in str(problem)]) != hides
+
+
 def draw_limits(data: Any) -> Limits:
     """Draw the limits of any chip that can exist."""
 
@@ -582,7 +873,7 @@ def draw_limits(data: Any) -> Limits:
         weight_bits=choose(2, 4, 8),
         weight_step=choose(1, 2, 4),
         current_maximum=((1 << (current_bits - 1)) - 1) >> fraction_bits,
-        threshold_maximum=(end >> fraction_bits) >> choose(0, 1),
+        threshold_maximum=((end - 1) >> fraction_bits) >> choose(0, 1),
         bias_mantissa_bits=choose(6, 10),
         bias_exponent_maximum=choose(0, 3, 7),
         decay_bits=choose(1, 3, 8, 12),
@@ -668,10 +959,24 @@ def test_no_state_leaves_the_range_that_is_proven_on_any_chip() -> None:
             inputs,
             samples=len(inputs["in"]),
             steps=steps,
-            record=["membrane/out"],
+            record=["out", "membrane/out"],
             before_reset=True,
         )
+        wide = replace(arithmetic, membrane_bits=48, current_bits=48)
+        endless = replace(
+            neurons,
+            arithmetic=wide,
+            floor=neurons.floor if neurons.floored else np.array(wide.no_floor),
+        )
+        unbounded = execute(
+            replace(network, populations=(source, endless)),
+            inputs,
+            samples=len(inputs["in"]),
+            steps=steps,
+            record=["out"],
+        )
 
+        assert np.array_equal(trace.spikes["out"], unbounded.spikes["out"])
         counts = trace.counters["out"]
         membranes = trace.membrane["out"]
         assert counts["current_wraps"] == counts["u_wraps"] == counts["v_saturations_low"] == 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from neurocompile.counted import EXCLUDED, remarks, saturations
+from neurocompile.counted import COUNTED_BY, EXCLUDED, remarks, saturations
 from neurocompile.integer import LOIHI2, IntegerNetwork, IntegerNeurons
 
 Make = Callable[..., IntegerNeurons]
@@ -22,6 +22,15 @@ def told(neurons: IntegerNeurons, counts: dict[str, int], **more: Any) -> list[s
 def test_nothing_counted_is_nothing_told(integer_neurons: Make) -> None:
     assert told(integer_neurons("out"), {"u_wraps": 0, "v_saturations_low": 0}) == []
     assert remarks(IntegerNetwork((integer_neurons("out"),), (), {}), {}) == []
+
+
+def test_a_run_that_does_not_count_says_so_of_what_may_saturate(integer_neurons: Make) -> None:
+    may = IntegerNetwork((integer_neurons("out", saturates=True),), (), {})
+
+    assert remarks(may, {}) == [
+        f"'out' may saturate its membranes, which was not counted: {COUNTED_BY}"
+    ]
+    assert remarks(may, {"out": {"v_saturations_low": 0}}) == []
 
 
 def test_membranes_that_may_saturate_are_told_with_their_share(integer_neurons: Make) -> None:
@@ -61,6 +70,28 @@ def test_membranes_that_saturate_on_their_way_to_a_spike_are_told_apart(
         assert saturations(neurons, counts) == 7
         assert told(neurons, counts) == ["'out' saturated its membranes 7 times"]
     assert saturations(integer_neurons("out", shows="membrane"), counts) == 7
+
+
+def test_a_membrane_that_saturates_at_its_threshold_never_fires(integer_neurons: Make) -> None:
+    arithmetic = replace(LOIHI2, fraction_bits=0, membrane_bits=8)
+    counts = {"v_saturations_high": 7}
+
+    stuck = integer_neurons("out", threshold=127, arithmetic=arithmetic)
+    fires = integer_neurons("out", threshold=126, arithmetic=arithmetic)
+
+    assert (saturations(stuck, counts), saturations(fires, counts)) == (7, 0)
+    assert told(stuck, counts) == [f"'out' saturated its membranes 7 times, {EXCLUDED}"]
+
+
+@pytest.mark.parametrize(
+    ("count", "share"), [(1, "0.1"), (123, "12"), (990, "99"), (999, "99.9"), (1000, "100")]
+)
+def test_shares_are_numbers_that_people_read(integer_neurons: Make, count: int, share: str) -> None:
+    neurons = integer_neurons("out", (1,), saturates=True)
+
+    (text,) = told(neurons, {"v_saturations_low": count}, places=1000)
+
+    assert text.endswith(f"({share} % of its steps)")
 
 
 @pytest.mark.parametrize(("overflow", "verb"), [("wrap", "wrapped"), ("saturate", "saturated")])

@@ -38,6 +38,21 @@ def test_sums_that_proofs_could_not_compute_are_illegal(
         assert told == [f"layer 'out' needs input sums below {1 << 53}, but {said}"]
 
 
+@pytest.mark.parametrize("field", ["threshold", "bias", "start", "pulse", "subtracts"])
+@pytest.mark.parametrize("value", [-(1 << 63), -(1 << 62), (1 << 40) + 64, (1 << 63) - 64])
+def test_states_that_proofs_could_not_compute_are_illegal(
+    field: str, value: int, one_layer: OneLayer
+) -> None:
+    network = one_layer([[2]], **{"subtracts": 64, field: np.array([value])})
+
+    told = [str(problem) for problem in problems_of(network)]
+
+    assert not problems_of(one_layer([[2]], **{"subtracts": 64, field: np.array([1 << 40])}))
+    name = "bias_mantissa" if field == "bias" else field
+    said = f"layer 'out' needs a {name} of at most {1 << 40}, but it is {abs(value)}"
+    assert said in told
+
+
 def test_sums_of_all_groups_together_are_what_counts(one_layer: OneLayer) -> None:
     """4096 groups of 2 << 51 add up to 0 in 64 bits."""
     network = one_layer([[2]])

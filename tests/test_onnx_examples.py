@@ -96,6 +96,28 @@ def test_the_example_needs_neither_neurocompile_nor_onnx(directory: Path, progra
     assert accuracy > 0.85
 
 
+@pytest.mark.skipif(
+    not (ROOT / "examples").is_dir(), reason="the examples are not beside these tests"
+)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "usage: python onnx_only.py PROGRAM [DATA.npz]"),
+        (("nowhere",), "there is no nowhere"),
+        ((".",), "'.' has no sequence.onnx"),
+    ],
+)
+def test_the_example_says_what_it_misses(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "onnx_only.py"), *arguments]
+
+    finished = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+
+    assert finished.returncode == 1
+    assert finished.stderr.startswith(message)
+
+
 @pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not beside these tests")
 def test_the_code_of_the_page_runs(directory: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

@@ -4,7 +4,8 @@ Say everything that is wrong with a network for a target, at once, and what it w
 The same passes run as for an export (`pipeline.run_passes`), so that a network checks without a problem
 exactly when it exports. But a refusal does not end them: what was refused is replaced (`mend`), and the
 pass runs again, so that one check finds the problems of all passes. What was found behind a replacement
-is marked as such, and what could not be looked at is named. Nothing is written, nothing is run.
+is marked as such, and what could not be looked at is named. Nothing is written; what an export would run on
+samples runs here as well, as it may refuse a layer that they do not make fire.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from neurocompile.pipeline import (
     Passes,
     S,
     run_passes,
+    validator_of,
 )
 from neurocompile.populations import (
     InputPopulation,
@@ -57,8 +59,7 @@ from neurocompile.quantisation.recipe import Recipe
 from neurocompile.quantisation.tally import LayerTally
 from neurocompile.resources import Figure, LayerResources, Resources, kind_of
 from neurocompile.stages import Stage
-from neurocompile.target import Progress, Target, form_in_reals, resolve_options
-from neurocompile.validation import Validator, probe_inputs
+from neurocompile.target import BuiltTarget, Progress, Target, form_in_reals, resolve_options
 
 MOST_ROUNDS = 12  # of one pass
 SEARCHED_WEIGHTS = 4_000_000  # a larger layer is not searched for the steps at which it would pass
@@ -296,10 +297,12 @@ def check_network(
     inferred = inferred or {}
     steps = options.steps or network.steps or STEPS_IF_UNKNOWN
     options = replace(options, target_options=_legal_target_options(target, options, found))
+    if isinstance(target, BuiltTarget):
+        found.add("options", target.missing())
     passes = _Persistent(target, options, found, observe, progress)
-    if options.validate:
-        inputs = probe_inputs(network, options.calibration, steps=steps)
-        passes.validator = Validator(inputs, network)
+    if options.validate or options.calibration is not None:
+        # Only on samples of its user is a network refused for what it does, unless passes have bugs.
+        passes.validator, _ = validator_of(network, options, steps)
     try:
         compiled = run_passes(network, target, passes)
     except _StoppedError as stopped:

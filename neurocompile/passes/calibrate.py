@@ -64,6 +64,7 @@ from neurocompile.quantisation.recipe import FEWEST_BITS, Method, Recipe, Wish
 from neurocompile.quantisation.rounding import round_to_samples
 from neurocompile.quantisation.scales import by_row, payload_scale, wished_scale
 from neurocompile.quantisation.search import (
+    IMBALANCE,
     Layer,
     Search,
     begin,
@@ -305,13 +306,14 @@ class _Calibrator:
     def _wish(self, layer: Layer, bits: int) -> Wish:
         scale = wished_scale(
             layer.population,
-            layer.on_chip,
+            layer.groups,
             layer.sources,
             self.limits,
             weight_bits=bits,
             method=self.recipe.method,
             scales=self.recipe.scales,
             percentile=self.recipe.percentile,
+            on_host=self.fitter.on_host,
         )
         return Wish(bits, scale)
 
@@ -346,11 +348,19 @@ class _Calibrator:
         measure = "spikes that differ" if self.recipe.objective == "spikes" else "membrane error"
         if isinstance(layer.population, ReadoutPopulation):
             measure = "output error"
+        minimised = measure
+        if first.score.differ is not None:
+            minimised += f", and {IMBALANCE:g} times by how much mean rates do"
         return search, {
             "bits": bits,
             "measure": measure,
-            "before": first.score.total[0],
-            "after": best.score.total[0],
+            "before": first.score.told,
+            "after": best.score.told,
+            "minimised": {
+                "what": minimised,
+                "before": first.score.total[0],
+                "after": best.score.total[0],
+            },
             "candidates": search.tried,
             "scale_ratio": [float(ratio.min()), float(ratio.max())],
             "weights": "given by the source"
@@ -374,9 +384,10 @@ class _Calibrator:
     ) -> Calibrated:
         """Return `result` with its report, or what a simpler method makes if that is better."""
         simple = _without_samples(self.recipe)
-        recipes = {simple.method: simple}
-        if self.recipe.method == "search":
-            recipes = {method: replace(simple, method=method) for method in BASELINES}
+        recipes = {
+            method: replace(simple, method=method)
+            for method in dict.fromkeys((simple.method, *BASELINES))
+        }
         runs = {"chosen": self._run(result, observed)}
         for method, recipe in recipes.items():
             other = Calibrated(recipe, self.first_layer, {}, self.base.reason)
@@ -489,13 +500,14 @@ class _Calibrator:
         sources = {group.source: self._before(group.source) for group in groups}
         scale = wished_scale(
             item,
-            [group for group in groups if group.name not in self.fitter.on_host],
+            groups,
             sources,
             self.limits,
             weight_bits=bits,
             method=_without_samples(self.recipe).method,
             scales=self.recipe.scales,
             percentile=self.recipe.percentile,
+            on_host=self.fitter.on_host,
         )
         silent_steps = silent_steps_of(self.network).get(item.name, 0)
         try:

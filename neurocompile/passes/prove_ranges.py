@@ -19,7 +19,8 @@ d = 1 - dv / 4096 (R rounds as the chip does):
 Biases so count at every step, with their sign. A spike may have cleared any membrane before: each step
 starts with v_low at 0 at most, and v_high at 0 at least. Upwards,
 
-    hard reset      a membrane may saturate: it is above its threshold then and fires, as it would have.
+    hard reset      a membrane may saturate: it is above its threshold then and fires, as it would have
+                    (thresholds are below the end of membranes, and those that are not have no such leave).
                     Where membranes wrap instead, V at most is left after a step
     subtract        n spikes take n S off: max(V + (most - 1) max(V - S, 0), v_high - most S) is left at
                     most, and -most max(S - V, 0) at least
@@ -193,12 +194,7 @@ def reach_of(
     membrane_limit = limits.state_maximum
     if neurons.readout:
         membrane_limit = min(limits.threshold_maximum << limits.fraction_bits, membrane_limit)
-    if (
-        neurons.readout
-        or neurons.reset == "subtract"
-        or neurons.most > 1
-        or limits.membrane_overflow == "wrap"
-    ):
+    if not neurons.hides_saturation or limits.membrane_overflow == "wrap":
         membrane = np.maximum(membrane, _highest_membrane(neurons, arriving, limits, steps))
     reach = Reach(
         layer=neurons.name,
@@ -332,7 +328,8 @@ def _lowest_membrane(
     left: Integer = np.zeros((), np.int64)
     if neurons.reset == "subtract":
         threshold = neurons.threshold << limits.fraction_bits
-        left = -neurons.most * np.maximum(neurons.subtracts - threshold, 0)
+        most_taken = neurons.most * np.maximum(neurons.subtracts - threshold, 0)
+        left = -np.minimum(most_taken, _far(limits))
 
     def leave(membrane: Integer) -> Integer:
         return membrane if neurons.readout else np.minimum(membrane, left)
@@ -477,26 +474,29 @@ def _extreme_current(
     """
     zero: Integer = np.zeros((), np.int64)
     forgets = _forgets(neurons, limits)
-    first = neurons.pulse
-    if forgets:
-        # The chip gets the start as a pulse of input current.
-        first = first + (neurons.start >> limits.fraction_bits)
+    # The chip gets the start of neurons without memory as a pulse of input current; the definition does not.
+    start = neurons.start >> limits.fraction_bits if forgets else zero
+    first = neurons.pulse + start
+    # So neither makes up for the other.
+    most_at_first = extreme(neurons.pulse, zero) + extreme(start, zero)
     reach = current = zero
     for arrives, steps in phases:
         for step in range(steps):
             # All partial sums within a step, in any order: what has the other sign may come last.
             kept = extreme(_kept(current, neurons.du + 1, limits), zero)
-            at_once = arrives + extreme(first, zero)
+            at_once = arrives + most_at_first
             reach = extreme(reach, kept + (at_once << limits.fraction_bits))
             following = _next_current(current, arrives + first, neurons, limits)
             change, current = following - current, following
-            if not first.any() and (forgets or not change.any() or step == EXACT_STEPS):
+            if not (first.any() or most_at_first.any()) and (
+                forgets or not change.any() or step == EXACT_STEPS
+            ):
                 if not forgets:
                     end = _far_on(current, change, steps - 1 - step, limits)
                     current = extreme(current, end)
                     reach = extreme(reach, current)
                 break
-            first = zero
+            first = most_at_first = zero
     return reach
 
 

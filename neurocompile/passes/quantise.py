@@ -53,7 +53,7 @@ from neurocompile.populations import (
     SumPopulation,
     SynapseGroup,
 )
-from neurocompile.quantisation.fit import Fit, Fitter, without_weights
+from neurocompile.quantisation.fit import Fit, Fitter, Float, without_weights
 from neurocompile.quantisation.recipe import Recipe, Wish
 from neurocompile.quantisation.scales import wished_scale
 
@@ -73,7 +73,8 @@ class Quantised:
     `lowered` names the layers whose scale the range proof pushed below what the weights' bits would
     allow, with the factor (of the channel that it pushed most, where there are several), and
     `channels_lowered` how many of its channels; `cramped` those whose biases did. `weight_bits` are those
-    that each layer was fitted to. `saturating` are the layers whose membranes may leave their range.
+    that each layer was fitted to, `rounded_at` the scales, by channel or one for all, at which its weights on
+    the chip were rounded. `saturating` are the layers whose membranes may leave their range.
     """
 
     network: IntegerNetwork
@@ -83,6 +84,7 @@ class Quantised:
     cramped: Mapping[str, float] = field(default_factory=dict)
     weight_bits: Mapping[str, int] = field(default_factory=dict)
     channels_lowered: Mapping[str, int] = field(default_factory=dict)
+    rounded_at: Mapping[str, Float] = field(default_factory=dict)
 
     @property
     def saturating(self) -> tuple[str, ...]:
@@ -244,6 +246,7 @@ class _Quantiser:
         cramped: dict[str, float] = {}
         weight_bits: dict[str, int] = {}
         channels_lowered: dict[str, int] = {}
+        rounded_at: dict[str, Float] = {}
         problems: list[Problem] = []
         silent_steps = silent_steps_of(network)
         known: dict[str, IntegerPopulation] = dict(inputs)
@@ -274,6 +277,7 @@ class _Quantiser:
             populations.append(fit.neurons)
             synapses += fit.groups
             weight_bits[population.name] = fit.weight_bits
+            rounded_at[population.name] = fit.rounded_at
             if fit.lowered > 1:
                 lowered[population.name] = fit.lowered
                 channels_lowered[population.name] = fit.channels_lowered
@@ -282,7 +286,14 @@ class _Quantiser:
         raise_all(RangeError, problems)
         integers = IntegerNetwork(tuple(populations), tuple(synapses), network.outputs)
         return Quantised(
-            integers, first_layer, reason, lowered, cramped, weight_bits, channels_lowered
+            integers,
+            first_layer,
+            reason,
+            lowered,
+            cramped,
+            weight_bits,
+            channels_lowered,
+            rounded_at,
         )
 
     def _sources(
@@ -343,13 +354,14 @@ class _Quantiser:
         bits = self.recipe.bits_of(population.name)
         scale = wished_scale(
             population,
-            [group for group in groups if group.name not in self.fitter.on_host],
+            groups,
             inputs,
             self.fitter.limits,
             weight_bits=bits,
             method=self.recipe.method,
             scales=self.recipe.scales,
             percentile=self.recipe.percentile,
+            on_host=self.fitter.on_host,
         )
         return Wish(bits, scale)
 

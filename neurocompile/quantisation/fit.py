@@ -1,9 +1,9 @@
 """
 The integers of one population, and of the synapses into it, at the largest scale that is proven.
 
-What is wished (`recipe.Wish`) is a scale for each channel, or one for all. It shrinks until the biases fit,
-and then, channel by channel, until the range proof holds for the rounded integers. Thresholds are exact:
-V_int = floor(V S), and S becomes V_int / V.
+What is wished (`recipe.Wish`) is a scale for each channel, or one for all; that at which the host's weights
+fill 16 bits is the largest. It shrinks until the biases fit, and then, channel by channel, until the range
+proof holds for the rounded integers. Thresholds are exact: V_int = floor(V S), and S becomes V_int / V.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from neurocompile.quantisation.scales import by_channel, by_row, magnitude, payl
 Float = NDArray[np.float64]
 
 HOST_WEIGHT_BITS = 16
+HOST_WEIGHT_MAXIMUM = (1 << (HOST_WEIGHT_BITS - 1)) - 1
 HOST_FRACTION_BITS = 40  # smaller weights than this are nothing beside a threshold of 17 bits
 SCALE_ATTEMPTS = 64
 FAR_BEYOND = 1 << 40
@@ -50,17 +51,33 @@ class Fit:
     """
     The integers of one population, and of the synapses into it.
 
-    `scale` has one number for each channel, or one for all. `lowered` is by how much the range proof shrank
-    it (where it shrank it most), `cramped` the biases before it; `weight_bits` are those it was fitted to.
+    `scale` has one number for each channel, or one for all, and so do `lowering`, by how much the range proof
+    shrank it, `cramping`, by how much the biases before it, and `rounded_at`, the scale at which weights on
+    the chip were rounded. `weight_bits` are those it was fitted to.
     """
 
     neurons: IntegerNeurons
     groups: tuple[IntegerSynapses, ...]
     scale: Float
-    lowered: float
-    cramped: float
+    lowering: Float
+    cramping: Float
+    rounded_at: Float
     weight_bits: int
-    channels_lowered: int = 0  # of as many as `scale` has
+
+    @property
+    def lowered(self) -> float:
+        """By how much the range proof shrank the scale where it shrank it most."""
+        return float(self.lowering.max())
+
+    @property
+    def cramped(self) -> float:
+        """By how much biases shrank the scale where they shrank it most."""
+        return float(self.cramping.max())
+
+    @property
+    def channels_lowered(self) -> int:
+        """Of how many channels the range proof shrank the scale."""
+        return int((self.lowering > 1).sum())
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,8 @@ class Fitter:
             population = replace(population, bias=wish.bias)
         allowed, channels = wish.scale, len(wish.scale)
         unit = self.given_unit(population.name)
+        if unit is None and not wish.final:
+            allowed = np.minimum(allowed, self._scale_of_host(groups, sources, channels))
         wanted = np.minimum(allowed, self._scale_of_biases(population, channels))
         if unit is not None:
             allowed = wanted = np.array([1 / unit])
@@ -132,9 +151,15 @@ class Fitter:
                 _refuse_vanished(
                     population, groups, integers, float((wanted / asked).max()), self.steps
                 )
-                lowered, cramped = (float(np.max(x)) for x in (wanted / asked, allowed / wanted))
-                shrunk = int((wanted > asked).sum())
-                return Fit(neurons, integers, scale, lowered, cramped, wish.weight_bits, shrunk)
+                return Fit(
+                    neurons,
+                    integers,
+                    scale,
+                    lowering=_more(wanted / asked, wish.lowering),
+                    cramping=_more(allowed / wanted, wish.cramping),
+                    rounded_at=scale if wish.rounded_at is None else wish.rounded_at,
+                    weight_bits=wish.weight_bits,
+                )
             if wish.final or attempts == SCALE_ATTEMPTS:
                 raise RangeError(*self._excess(neurons, integers, sources, reach, silent_steps))
             over = reach.over.reshape(channels, -1).max(1)
@@ -172,6 +197,23 @@ class Fitter:
         largest = np.abs(by_channel(population.bias, population.shape, channels)).max(1)
         room: Float = np.full(channels, np.inf)
         np.divide(self.limits.bias_maximum, largest, out=room, where=largest > 0)
+        return room
+
+    def _scale_of_host(
+        self,
+        groups: Iterable[SynapseGroup],
+        sources: Mapping[str, IntegerPopulation],
+        channels: int,
+    ) -> Float:
+        """Return the largest scale at which every weight fits those of the host, for each channel."""
+        room: Float = np.full(channels, np.inf)
+        for group in groups:
+            if group.name in self.on_host:
+                rows = group.operator.weight.reshape(channels, -1)
+                with np.errstate(over="ignore"):
+                    top = np.array([magnitude(row) for row in rows]) / payload_scale(group, sources)
+                limit = HOST_WEIGHT_MAXIMUM / np.where(top > 0, top, np.nan)
+                room = np.fmin(room, np.maximum(limit, np.finfo(np.float64).tiny))
         return room
 
     def _neurons(
@@ -336,10 +378,18 @@ class Fitter:
         if group.name in wish.weights:
             return replace(integers, weight=wish.weights[group.name])
         if group.name in self.on_host:
-            room = ((1 << (HOST_WEIGHT_BITS - 1)) - 1) / (magnitude(real * factor) or 1.0)
+            room = HOST_WEIGHT_MAXIMUM / (magnitude(real * factor) or 1.0)
             # Weights that were rounded so once, the largest to all bits, must not lose one for an ulp.
             fraction_bits = math.floor(math.log2(room) + GRID_TOLERANCE)
-            fraction_bits = min(max(0, fraction_bits), HOST_FRACTION_BITS)
+            if fraction_bits < 0:
+                raise RangeError(
+                    Problem(
+                        group.target,
+                        f"needs weights on the host of at most {HOST_WEIGHT_MAXIMUM}",
+                        f"those of '{group.name}' reach {HOST_WEIGHT_MAXIMUM / room:.6g}",
+                    )
+                )
+            fraction_bits = min(fraction_bits, HOST_FRACTION_BITS)
             host = factor * 2.0**fraction_bits
             weight = _integers(real, lambda part, rows: np.rint(part * host[rows]))
             return replace(integers, weight=weight, exponent=-fraction_bits, on_host=True)
@@ -356,11 +406,16 @@ class Fitter:
         return replace(integers, weight=weight)
 
 
+def _more(shrunk: Float, before: Float | None) -> Float:
+    """Return by how much scales were shrunk: now, or when the wish was first proven."""
+    return shrunk if before is None else np.maximum(shrunk, before)
+
+
 def _integers(values: Float, function: Callable[[Float, slice], Float]) -> Integer:
     """Return what `function` makes of some rows of `values`, which are whole numbers; read-only."""
     result: Integer = np.empty(values.shape, np.int64)
     for rows in row_blocks(values):
-        result[rows] = function(values[rows], rows)
+        result[rows] = np.clip(function(values[rows], rows), -FAR_BEYOND, FAR_BEYOND)
     result.flags.writeable = False
     return result
 

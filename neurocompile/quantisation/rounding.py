@@ -130,13 +130,27 @@ def round_to_samples(search: Search) -> None:
     blocks = _blocks(layer)
     found = [start]
     for factor in FACTORS:
-        asked = replace(start.wish, scale=start.fit.scale * factor, final=False, weights={})
+        asked = replace(
+            start.wish,
+            scale=start.fit.scale * factor,
+            final=False,
+            weights={},
+            rounded_at=None,
+        )
         nearest = layer.fit(asked)
         if nearest is None:
             continue
         weights = _rounded(layer, nearest, blocks, start.wish.weight_bits)
         candidate = search.offer(
-            replace(start.wish, scale=nearest.scale, final=True, weights=weights)
+            replace(
+                start.wish,
+                scale=nearest.scale,
+                final=True,
+                weights=weights,
+                lowering=nearest.lowering,
+                cramping=nearest.cramping,
+                rounded_at=nearest.scale,
+            )
         )
         if candidate is not None:
             found.append(candidate)

@@ -11,13 +11,13 @@ With L the largest integer of the bits in use and q the distance of two of them,
     max             S = L / max |W / s|
     percentile      L / the percentile of |W / s|, over weights that are not zero; larger ones are clipped
     mse             of a grid from that of max up, the S with the least sum of (W / s - Q(W S / s) / S)^2
-    power-of-two    the largest power of two up to that of max
+    power-of-two    the largest power of two up to that of max; `fit` then makes thresholds exact, V S whole
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,13 @@ Float = NDArray[np.float64]
 
 FINE_BITS = 6  # fewer lose less by clipping; see benchmarks/results/quantisation.md
 RATIOS = np.geomspace(1, 8, 64)  # of scales that `mse` tries: how far beyond the largest weight's
+
+
+def resolved(method: Method, weight_bits: int) -> Method:
+    """Return the method that is meant for so many bits."""
+    if method != "auto":
+        return method
+    return "max" if weight_bits >= FINE_BITS else "mse"
 
 
 def channel_count(
@@ -65,6 +72,8 @@ def by_channel(values: Float, shape: Shape, channels: int) -> Float:
 
 def by_row(values: Float, rows: int) -> Float:
     """Return one value for each channel, or one for all, for each of `rows` rows of weights."""
+    if rows % len(values):
+        raise ValueError(f"{len(values)} channels have no part each in {rows} rows of weights")
     return np.repeat(values, rows // len(values))
 
 
@@ -89,14 +98,15 @@ def wished_scale(
     method: Method = "max",
     scales: Scales = "layer",
     percentile: float = 99.9,
+    on_host: Collection[str] = (),
 ) -> Float:
     """
     Return the scale of each channel, or the one for all, that `method` wishes; sums are not looked at.
 
-    `groups` are those whose weights the chip must hold. Thresholds always fit.
+    `groups` are all into the population: those that the host computes (by name, `on_host`) have rows of
+    weights for each channel as well, but the chip need not hold them. Thresholds always fit.
     """
-    if method == "auto":
-        method = "max" if weight_bits >= FINE_BITS else "mse"
+    method = resolved(method, weight_bits)
     channels = channel_count(population, groups) if scales == "channel" else 1
     largest = np.full(channels, float(limits.threshold_maximum))
     if isinstance(population, SpikingPopulation):
@@ -105,6 +115,7 @@ def wished_scale(
     weights = [
         (group.operator.weight.reshape(channels, -1), payload_scale(group, sources))
         for group in groups
+        if group.name not in on_host
     ]
     highest = limits.largest_weight(weight_bits)
     unit = limits.weight_unit(weight_bits)

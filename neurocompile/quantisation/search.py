@@ -4,7 +4,8 @@ Choose the integers of one population by what its neurons do on samples.
 A candidate is a set of integers that is proven: `Fitter.fit` made it. It is judged by running the exact
 integer dynamics on what its sources send, beside what the population of real numbers does on real inputs:
 
-    spikes      the share of spikes that differ; ties go to the smaller error of membranes
+    spikes      the share of spikes that differ, and half of how far the mean rate of each row is off, as
+                what is off to one side adds up behind it; ties go to the smaller error of membranes
     membrane    the mean square of (v / (64 S) - V) / threshold, before resets
 
 A read-out fires nothing: its error is the mean square of what it shows at the end, the mean over all steps,
@@ -54,15 +55,25 @@ SIMPLE: tuple[Method, ...] = ("max", "power-of-two", "mse", "percentile")
 
 @dataclass(frozen=True)
 class Score:
-    """What is minimised, for each row of the places, and what decides ties; smaller is better."""
+    """
+    What is minimised, for each row of the places, and what decides ties; smaller is better.
+
+    `differ` is the share of spikes that differ, None of what fires none or is judged by its membrane.
+    """
 
     first: Float
     second: Float
+    differ: Float | None = None
 
     @property
     def total(self) -> tuple[float, float]:
         """The means over rows."""
         return float(self.first.mean()), float(self.second.mean())
+
+    @property
+    def told(self) -> float:
+        """What people are told: the plain share of spikes that differ, or what is minimised."""
+        return float((self.first if self.differ is None else self.differ).mean())
 
 
 @dataclass(frozen=True)
@@ -162,7 +173,7 @@ class Layer:
         wanted = self.record.spikes.astype(np.int64)
         differ = (spikes != wanted).mean((0, 1))
         imbalance = np.abs((spikes - wanted).mean((0, 1)))
-        return Score(differ + IMBALANCE * imbalance, second)
+        return Score(differ + IMBALANCE * imbalance, second, differ)
 
 
 def _over_steps(values: NDArray[np.generic]) -> Float:
@@ -207,8 +218,7 @@ class Search:
         if plain and key in self.seen:
             return self.seen[key]
         self.tried += 1
-        final = replace(wish, scale=fit.scale, final=True)
-        candidate = Candidate(final, fit, self.layer.judge(fit))
+        candidate = Candidate(_final(wish, fit), fit, self.layer.judge(fit))
         if plain:
             self.seen[key] = candidate
         if candidate.better_than(self.best):
@@ -225,6 +235,18 @@ class Search:
         return self.offer(_gathered(self.layer, candidates, places, channels))
 
 
+def _final(wish: Wish, fit: Fit) -> Wish:
+    """Return the wish that gives the integers of `fit` again, and tells what the proof of `wish` took."""
+    return replace(
+        wish,
+        scale=fit.scale,
+        final=True,
+        lowering=fit.lowering,
+        cramping=fit.cramping,
+        rounded_at=fit.rounded_at if wish.weights else None,
+    )
+
+
 def best_places(scores: Sequence[Score], channels: int) -> Integer:
     """Return which score is the best one of each channel."""
     first = np.stack([score.first.reshape(channels, -1).mean(1) for score in scores])
@@ -238,7 +260,6 @@ def _gathered(
 ) -> Wish:
     """Return the wish for each channel's own candidate."""
     population = layer.population
-    scale = np.stack([np.broadcast_to(item.fit.scale, channels) for item in candidates])
     own = np.arange(channels)
     weights: dict[str, Integer] = {}
     if any(item.wish.weights for item in candidates):
@@ -261,10 +282,22 @@ def _gathered(
             ]
         )
         bias = biases[places, own].reshape(population.shape)
-    chosen = scale[places, own]
-    if all(len(item.fit.scale) == 1 for item in candidates):
-        chosen = chosen[:1]  # one for all, before and after
-    return Wish(candidates[0].wish.weight_bits, chosen, True, weights, bias)
+    one_for_all = all(len(item.fit.scale) == 1 for item in candidates)  # before and after
+
+    def chosen(numbers: Sequence[Float]) -> Float:
+        by_channels = np.stack([np.broadcast_to(each, channels) for each in numbers])[places, own]
+        return by_channels[:1] if one_for_all else by_channels
+
+    return Wish(
+        candidates[0].wish.weight_bits,
+        chosen([item.fit.scale for item in candidates]),
+        final=True,
+        weights=weights,
+        bias=bias,
+        lowering=chosen([item.fit.lowering for item in candidates]),
+        cramping=chosen([item.fit.cramping for item in candidates]),
+        rounded_at=chosen([item.fit.rounded_at for item in candidates]) if weights else None,
+    )
 
 
 def begin(layer: Layer, wish: Wish) -> Search | None:
@@ -272,7 +305,7 @@ def begin(layer: Layer, wish: Wish) -> Search | None:
     fit = layer.fit(wish)
     if fit is None:
         return None
-    start = Candidate(replace(wish, scale=fit.scale, final=True), fit, layer.judge(fit))
+    start = Candidate(_final(wish, fit), fit, layer.judge(fit))
     return Search(layer, start, tried=1)
 
 
@@ -283,11 +316,7 @@ def search_scale(search: Search, recipe: Recipe, bits: int, *, quickly: bool = F
     `quickly` tries half of them, and none between.
     """
     layer = search.layer
-    channels = (
-        channel_count(layer.population, layer.on_chip or layer.groups)
-        if recipe.scales == "channel"
-        else 1
-    )
+    channels = channel_count(layer.population, layer.groups) if recipe.scales == "channel" else 1
     tops = {scales: _wished(layer, bits, "max", scales) for scales in _kinds(recipe)}
     highest = HIGHEST_RATIO.get(bits, HIGHEST_OF_MORE)
     ratios = np.geomspace(LOWEST_RATIO, highest, COARSE // 2 if quickly else COARSE)
@@ -321,8 +350,12 @@ def search_gain(search: Search) -> None:
     found = [start]
     weights = {group.name: group.weight for group in start.fit.groups if not group.on_host}
     for gain in GAINS:
-        wish = Wish(
-            start.wish.weight_bits, start.fit.scale * gain, weights=weights, bias=start.wish.bias
+        wish = replace(
+            start.wish,
+            scale=start.fit.scale * gain,
+            final=False,
+            weights=weights,
+            rounded_at=start.fit.rounded_at,
         )
         candidate = search.offer(wish)
         if candidate is not None:
@@ -339,11 +372,12 @@ def _wished(
 ) -> Float:
     return wished_scale(
         layer.population,
-        layer.on_chip,
+        layer.groups,
         layer.sources,
         layer.fitter.limits,
         weight_bits=bits,
         method=method,
         scales=scales,
         percentile=percentile,
+        on_host=layer.fitter.on_host,
     )

@@ -38,6 +38,7 @@ from neurocompile.populations import (
     SynapseGroup,
 )
 from neurocompile.quantisation.fit import HOST_WEIGHT_BITS
+from neurocompile.quantisation.scales import by_row
 
 Float = NDArray[np.float64]
 
@@ -49,8 +50,9 @@ class WeightTally:
     """
     The weights of one group of synapses.
 
-    Of `count` that are not 0, `zeroed` became 0 and `clipped` were cut at the ends, `least` and `most`.
-    `largest_error` and `rms_error` are in weight units, over these. `bits` are those it may use, `used_bits`
+    Of `count` that are not 0, `zeroed` became 0 and `clipped` were cut at the ends, `least` and `most`; those of
+    the host never are. `largest_error` and `rms_error` are in weight units, over these, at the scale at which
+    they were rounded: a threshold that was moved beside them afterwards is none of their errors. `bits` are those it may use, `used_bits`
     those without which its integers would not fit; `memory_bits` is what it takes on the chip.
     """
 
@@ -132,11 +134,12 @@ def tally_of(
     weight_bits: Mapping[str, int],
     lowered: Mapping[str, float],
     cramped: Mapping[str, float],
+    rounded_at: Mapping[str, Float],
 ) -> dict[str, LayerTally]:
     """
     Return what rounding did to each population of `real`, whose integers are `network`, by name.
 
-    `weight_bits`, `lowered` and `cramped` are those of `passes.quantise.Quantised`.
+    `weight_bits`, `lowered`, `cramped` and `rounded_at` are those of `passes.quantise.Quantised`.
     """
     groups = {group.name: group for group in real.synapses}
     found = {}
@@ -146,7 +149,7 @@ def tally_of(
             continue
         bits = weight_bits.get(item.name, limits.weight_bits)
         weights = tuple(
-            _weights(network, groups[group.name], group, limits, bits)
+            _weights(network, groups[group.name], group, limits, bits, rounded_at.get(item.name))
             for group in network.into(item.name)
         )
         numbers: dict[str, NumberTally] = {}
@@ -164,12 +167,15 @@ def _weights(
     group: IntegerSynapses,
     limits: Limits,
     bits: int,
+    rounded_at: Float | None,
 ) -> WeightTally:
     source, target = network[group.source], network[group.target]
     weight, integers = real.operator.weight, group.weight
     scale: Float = np.ones(len(weight))
     if isinstance(target, IntegerNeurons):
         scale = target.scale_of_rows(len(weight))
+        if rounded_at is not None and not group.on_host:
+            scale = by_row(rounded_at, len(weight))
     payload = source.scale if isinstance(source, IntegerInput) else 1.0
     factor = (scale / payload * 2.0**-group.exponent).reshape(-1, *[1] * (weight.ndim - 1))
     unit, most = limits.weight_unit(bits), limits.largest_weight(bits)
@@ -191,7 +197,8 @@ def _weights(
         error = np.abs(wanted - kept)
         count += int(used.sum())
         zeroed += int((used & (kept == 0)).sum())
-        clipped += int(((wanted < least - unit / 2) | (wanted > most + unit / 2)).sum())
+        if not group.on_host:
+            clipped += int(((wanted < least - unit / 2) | (wanted > most + unit / 2)).sum())
         largest = max(largest, float(error.max(initial=0)))
         squares += float(np.square(error).sum())
     return WeightTally(

@@ -30,14 +30,24 @@ from neurocompile import target as targets
 from neurocompile.data import InputRange
 from neurocompile.errors import Problem, RangeError, UnsupportedError, raise_all
 from neurocompile.frontend.folded_graph import fold_body
-from neurocompile.integer import READOUT_THRESHOLD, IntegerNeurons
+from neurocompile.integer import (
+    READOUT_THRESHOLD,
+    Geometry,
+    IntegerInput,
+    IntegerNetwork,
+    IntegerNeurons,
+    IntegerSynapses,
+    Shape,
+)
 from neurocompile.ir import LIF as NEURONS
-from neurocompile.ir import Conv2d, Dense, Edge, Network, Node, Output, Scale
+from neurocompile.ir import Conv2d, Dense, Edge, Float, Network, Node, Output, Scale
 from neurocompile.limits import Limits
+from neurocompile.linear import slide_of
 from neurocompile.names import free_name
-from neurocompile.passes.prove_ranges import geometric
+from neurocompile.passes.prove_ranges import geometric, reach_of, signed_sums
 from neurocompile.pipeline import CompileOptions, Passes, run_passes
 from neurocompile.program import Program
+from neurocompile.quantisation.fit import HOST_WEIGHT_MAXIMUM
 from neurocompile.quantisation.recipe import Recipe
 from neurocompile.training.architectures import Body
 from neurocompile.training.integer_layers import (
@@ -208,6 +218,14 @@ class _Part:
     term: Term
     layer: IntegerWeights | None
     weight: int
+    slide: Geometry | None = None  # of a convolution, from images to those of `shape`
+    shape: Shape = ()
+
+    def signed_sums(self, rounded: Tensor) -> tuple[Float, Float]:
+        """Return the negative and the positive weights that its neurons see, summed, (rows, places)."""
+        weights: Float = rounded.cpu().double().numpy()
+        negative, positive = signed_sums(weights, self.slide, self.term.values.shape, self.shape)
+        return negative.reshape(len(weights), -1), positive.reshape(len(weights), -1)
 
 
 @dataclass(frozen=True)
@@ -279,7 +297,59 @@ class _Population:
         return total
 
     def _excess(self, weights: list[Tensor | None], bias: Tensor) -> Tensor:
-        """Return by how much each row is beyond its ranges, as `prove_ranges` has them; 1 is just in."""
+        """
+        Return by how much each row is beyond its ranges; 1 is just in.
+
+        That is an upper bound, quickly found, if it is in; what matters is told as `prove_ranges` does.
+        """
+        excess = self._largest_excess(weights, bias)
+        if bool((excess > 1).any()):
+            excess = self._proven_excess(weights, bias)
+        for part, rounded in zip(self.parts, weights, strict=True):
+            if part.layer is not None and part.layer.on_host and rounded is not None:
+                largest = rounded.flatten(1).abs().amax(1) / HOST_WEIGHT_MAXIMUM
+                excess = torch.maximum(excess, largest)
+        return excess
+
+    def _proven_excess(self, weights: list[Tensor | None], bias: Tensor) -> Tensor:
+        """Return what the proof says of the sums that can arrive, as if they came from one source."""
+        low: Float = np.zeros((len(bias), 1))
+        high = low
+        for part, rounded in zip(self.parts, weights, strict=True):
+            least, most = min(part.term.values.least, 0), max(part.term.values.most, 0)
+            negative = positive = np.full((1, 1), float(part.weight))
+            negative, positive = np.minimum(negative, 0), np.maximum(positive, 0)
+            if rounded is not None:
+                negative, positive = part.signed_sums(rounded)
+            low = low + np.floor(positive * least + negative * most)
+            high = high + np.ceil(positive * most + negative * least)
+        biases = bias.cpu().double().numpy().reshape(len(bias), -1)
+        least_sum, largest_sum, added = (
+            each.ravel() for each in np.broadcast_arrays(low, high, biases)
+        )
+        arithmetic = self.limits.arithmetic
+        neurons = IntegerNeurons(
+            self.name,
+            added.shape,
+            du=np.array(arithmetic.memoryless),
+            dv=np.array(self.fixed.dv),
+            threshold=np.array(self.fixed.threshold),
+            bias_mantissa=added.astype(np.int64),
+            bias_exponent=0,
+            scale=np.ones(()),
+            shows="input" if self.readout else "spikes",
+            arithmetic=arithmetic,
+        )
+        source = IntegerInput("sums", (2,), scale=1.0, minimum=0, maximum=1, exact=True)
+        both = np.stack([least_sum, largest_sum], axis=1).astype(np.int64)
+        group = IntegerSynapses("sums", source.name, self.name, both)
+        network = IntegerNetwork((source, neurons), (group,), {self.name: self.name})
+        reach = reach_of(network, neurons, self.limits, steps=self.steps)
+        by_row = reach.over.reshape(len(bias), -1).max(1)
+        return torch.tensor(by_row, device=bias.device)
+
+    def _largest_excess(self, weights: list[Tensor | None], bias: Tensor) -> Tensor:
+        """Return by how much each row is beyond its ranges at most, were leaks not rounded, nor biases help."""
         low, high = torch.zeros(2, len(bias), dtype=torch.float64, device=bias.device)
         for part, rounded in zip(self.parts, weights, strict=True):
             least, most = min(part.term.values.least, 0), max(part.term.values.most, 0)
@@ -371,6 +441,10 @@ class QuantisedBody(Body):
             constant=constant if constant.any() else None,
         )
         _place(self, term.layer, layer)
+        if isinstance(node, Conv2d):
+            return _Part(
+                term, layer, 0, Geometry(*slide_of(node)), self._network.shapes[term.layer]
+            )
         return _Part(term, layer, 0)
 
     def currents(self, x: Tensor, repeats: int = 1) -> Tensor:

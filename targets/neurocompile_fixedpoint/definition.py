@@ -56,6 +56,7 @@ from neurocompile.integer import (
     IntegerSynapses,
     Shape,
     Trace,
+    recorded_type,
 )
 
 DECAY_BITS = LOIHI2.decay_bits
@@ -423,10 +424,7 @@ def empty_trace(
             for output, name in network.outputs.items()
         },
         spikes={
-            item.name: np.zeros(
-                (samples, steps, *item.shape),
-                np.uint8 if isinstance(item, IntegerNeurons) else np.int64,
-            )
+            item.name: np.zeros((samples, steps, *item.shape), recorded_type(item))
             for item in network.populations
             if item.name in record
         },

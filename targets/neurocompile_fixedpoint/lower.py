@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from neurocompile_loihi2.limits import LIMITS
 
-from neurocompile.chips import CHIP, Chip, problems_of
+from neurocompile.chips import Chip, problems_of, with_chip
 from neurocompile.errors import Problem, ProgramFormatError
 from neurocompile.limits import Limits
 from neurocompile.resources import Resources, count_resources
@@ -78,14 +78,7 @@ class FixedPointTarget:
 
         plan = make_plan(program.network, program.options.get("kernels", "auto"))
         described = {"version": VERSION, **plan.describe()}
-        added = {PLAN: (json.dumps(described, indent=2) + "\n").encode()}
-        if self.chip is None:
-            return Lowered(added)
-        return Lowered(
-            {**added, CHIP: self.chip.text.encode()},
-            notes=(f"the chip is '{self.chip.name}' ({self.chip.summary})",),
-            facts={"chip": self.chip.facts},
-        )
+        return with_chip({PLAN: (json.dumps(described, indent=2) + "\n").encode()}, self.chip)
 
     def availability(self) -> Availability:
         """It is always ready, but not always quick."""

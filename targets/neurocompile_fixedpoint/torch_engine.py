@@ -47,6 +47,7 @@ from neurocompile.integer import (
     IntegerRelay,
     IntegerSynapses,
     Trace,
+    recorded_type,
 )
 from neurocompile_fixedpoint.definition import (
     DECAY_BITS,
@@ -718,7 +719,7 @@ class Run:
         shown: dict[str, Integer] = {}
         for item in self.network.populations:
             if item.name in record:
-                small = np.uint8 if isinstance(item, IntegerNeurons) else None
+                small = np.uint8 if recorded_type(item) == np.uint8 else None
                 self.spikes[item.name] = self._goal(item, "spikes", small)
             if not isinstance(item, IntegerNeurons):
                 continue

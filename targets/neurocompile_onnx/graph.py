@@ -1,7 +1,8 @@
 """
 Build an ONNX graph node by node, with `onnx.helper`: every node and every tensor has a readable name.
 
-A name is that of its scope and of what it is, as in "conv1/leak/Div", numbered where it comes twice. Values
+A node's name is that of its scope and of what it is, as in "conv1/leak/Div", numbered where it comes twice;
+what it makes is called by what it is alone, "Div_7": a tensor's name is stored three times and more. Values
 carry their type, as ONNX converts none by itself; shapes are inferred when the model is complete.
 """
 
@@ -126,8 +127,9 @@ class Graph:
         first = inputs[0] if inputs else None
         found = np.dtype(dtype) if first is None or dtype is not None else first.dtype
         own = self._free(name or operator)
-        self._append(operator, inputs, [own], own, attributes)
-        return Value(own, found)
+        made = self._free(name or operator, scoped=False) if self._scopes else own
+        self._append(operator, inputs, [made], own, attributes)
+        return Value(made, found)
 
     def nodes(
         self,
@@ -203,24 +205,25 @@ class _Names:
     Nodes and tensors have name spaces of their own in ONNX, but not in all tools.
     """
 
-    taken: dict[str, int] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
     reserved: set[str] = field(default_factory=set)
+    numbers: dict[str, int] = field(default_factory=dict)  # the last one behind each name
 
     def exactly(self, name: str) -> str:
         """Return `name`, taken now; raises `ValueError` if it was before."""
         if name in self.taken:
             raise ValueError(f"the graph has a '{name}' already")
-        self.taken[name] = 1
+        self.taken.add(name)
         return name
 
     def free(self, name: str) -> str:
         """Return `name`, or a free one with a number behind it."""
-        found, number = name, self.taken.get(name, 1)
+        found, number = name, self.numbers.get(name, 1)
         while found in self.taken or found in self.reserved:
             number += 1
             found = f"{name}_{number}"
-        self.taken[name] = number
-        self.taken[found] = 1
+        self.numbers[name] = number
+        self.taken.add(found)
         return found
 
 

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from neurocompile_loihi2.limits import LIMITS
 
-from neurocompile.chips import CHIP, Chip, problems_of
+from neurocompile.chips import Chip, problems_of, with_chip
 from neurocompile.errors import MissingDependencyError, Problem
 from neurocompile.limits import Limits
 from neurocompile.resources import Resources, count_resources
 from neurocompile.target import Availability, Executor, Lowered, Option
+from neurocompile_onnx.ranges import INT32_END
+from neurocompile_onnx.run import REMEDY
 
 if TYPE_CHECKING:
     from neurocompile.populations import PopulationNetwork
@@ -29,8 +31,6 @@ OPTIONS: Mapping[str, Option] = {
         "multiply bytes by ConvInteger and MatMulInteger, or in float32 by Conv and MatMul where that is exact",
     ),
 }
-INT32_END = (1 << 31) - 1
-REMEDY = "install it with: pip install 'neurocompile[onnx]'"
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class OnnxTarget:
     options: Mapping[str, Option] = field(default_factory=lambda: OPTIONS)
     engines: tuple[str, ...] = ("sequence", "step")
     chip: Chip | None = None
+
+    @property
+    def forms(self) -> Mapping[str, bool]:
+        """The models that a recorded run, which takes trace.onnx, does not execute."""
+        return {"sequence": False, "step": True}
 
     @property
     def chips(self) -> Mapping[str, str]:
@@ -71,14 +76,7 @@ class OnnxTarget:
         _need_onnx()
         from neurocompile_onnx.models import make_models
 
-        models = make_models(program, program.options["kernels"])
-        if self.chip is None:
-            return Lowered(models)
-        return Lowered(
-            {**models, CHIP: self.chip.text.encode()},
-            notes=(f"the chip is '{self.chip.name}' ({self.chip.summary})",),
-            facts={"chip": self.chip.facts},
-        )
+        return with_chip(make_models(program, program.options["kernels"]), self.chip)
 
     def lower_real(self, network: PopulationNetwork, program: Program) -> Mapping[str, bytes]:
         """Return the models of `network` in float32, as a step and as whole sequences."""
@@ -86,6 +84,10 @@ class OnnxTarget:
         from neurocompile_onnx.real import real_models
 
         return real_models(network, steps=program.steps)
+
+    def missing(self) -> list[Problem]:
+        """Return that the package `onnx` is missing, if it is."""
+        return [] if find_spec("onnx") else [_WITHOUT_ONNX]
 
     def availability(self) -> Availability:
         """Return the version of ONNX Runtime, or that it is missing."""
@@ -100,11 +102,14 @@ class OnnxTarget:
         return open_executor(program, engine)
 
 
+_WITHOUT_ONNX = Problem(
+    "", "the target 'onnx' needs the package onnx", "it is not installed", REMEDY
+)
+
+
 def _need_onnx() -> None:
     if find_spec("onnx") is None:
-        raise MissingDependencyError(
-            Problem("", "the target 'onnx' needs the package onnx", "it is not installed", REMEDY)
-        )
+        raise MissingDependencyError(_WITHOUT_ONNX)
 
 
 def _problems_of_currents(program: Program) -> Iterable[Problem]:

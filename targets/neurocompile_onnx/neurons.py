@@ -47,6 +47,11 @@ class State:
     initial: int
     doc: str
 
+    @property
+    def described(self) -> str:
+        """What people read of it; a state that begins with zeros needs no word on that."""
+        return f"{self.doc}; {self.initial} before the first step" if self.initial else self.doc
+
 
 @dataclass(frozen=True)
 class Fired:
@@ -201,6 +206,8 @@ class Neurons:
             never = np.iinfo(v.dtype).min
             lowest = np.where(neurons.floor > arithmetic.no_floor, neurons.floor, never)
             v = graph.node("Max", v, self._array(graph, "floor", lowest, v.dtype))
+        if self._never_wraps():
+            return graph.cast(v, self.v_type)
         with graph.scope("membrane"):
             return graph.cast(self._ended(graph, v, "wrap", arithmetic.membrane_bits), self.v_type)
 
@@ -370,6 +377,12 @@ class Neurons:
         once = neurons.reset == "zero" and neurons.most == 1
         above = threshold < arithmetic.membrane_end if once else True
         return proven and above and not neurons.saturates and not neurons.floored
+
+    def _never_wraps(self) -> bool:
+        """Return whether membranes are proven to stay inside: where they would wrap, the proof bounds both ends."""
+        return self.bound.membrane <= self.neurons.arithmetic.membrane_end and (
+            not self.neurons.saturates
+        )
 
     def _never_negative(self) -> bool:
         neurons = self.neurons

@@ -15,12 +15,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neurocompile import __version__
+from neurocompile.errors import Problem, RangeError, raise_all
 from neurocompile.integer import Shape
 from neurocompile.ir import Conv2d
 from neurocompile.populations import (
@@ -36,8 +36,10 @@ from neurocompile.populations import (
 from neurocompile_onnx.graph import IR_VERSION, OPSET, Graph, Value, model_bytes
 from neurocompile_onnx.neurons import State
 from neurocompile_onnx.run import INTERFACE, VERSION
+from neurocompile_onnx.scan import Names, Shown, Source, Stepped, Written, name_tensors
 from neurocompile_onnx.step import batch_shape, zeros
 
+HALF_A_BIT = 2.0**-24  # the relative error of float32
 STEP = "float_step.onnx"
 SEQUENCE = "float_sequence.onnx"
 DOCS = {
@@ -46,36 +48,12 @@ DOCS = {
 }
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What a step tells: (batch, *shape), called `name`."""
-
-    name: str
-    value: Value
-    shape: Shape
-    doc: str
-
-
-@dataclass(frozen=True)
-class Names:
-    """What tensors are called: as in the network, where that is not ambiguous."""
-
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-    states: Mapping[str, str]
-    following: Mapping[str, str]  # states after the step
-    spikes: Mapping[str, str]
-    membranes: Mapping[str, str]
-
-    def all(self) -> list[str]:
-        return [name for names in vars(self).values() for name in names.values()]
-
-
 def real_models(network: PopulationNetwork, *, steps: int) -> dict[str, bytes]:
     """
     Return the files of `network` in real numbers, for samples of at most `steps` steps.
 
-    What arrives later than that never comes, and is not kept.
+    What arrives later than that never comes, and is not kept. Raises `RangeError` for numbers that float32
+    does not hold: beyond its ends, or so near to 0 that they lose bits.
     """
     models = _Models(network, steps)
     return {STEP: models.step(), SEQUENCE: models.sequence()}
@@ -112,22 +90,13 @@ def states_of(network: PopulationNetwork, steps: int) -> tuple[State, ...]:
 
 def names_of(network: PopulationNetwork, states: Sequence[State]) -> Names:
     """Return a name for each tensor that comes in or goes out."""
-    taken: set[str] = set()
-
-    def free(wanted: str) -> str:
-        while wanted in taken:
-            wanted += "_"
-        taken.add(wanted)
-        return wanted
-
     spiking = [item.name for item in network.populations if isinstance(item, SpikingPopulation)]
-    return Names(
-        inputs={item.name: free(item.name) for item in _inputs(network)},
-        outputs={name: free(name) for name in network.outputs},
-        states={state.name: free(state.name) for state in states},
-        following={state.name: free(f"next/{state.name}") for state in states},
-        spikes={name: free(f"spikes/{name}") for name in spiking},
-        membranes={name: free(f"membrane/{name}") for name in spiking},
+    return name_tensors(
+        inputs=[item.name for item in _inputs(network)],
+        outputs=network.outputs,
+        states=[state.name for state in states],
+        sent=spiking,
+        membranes=spiking,
     )
 
 
@@ -142,80 +111,25 @@ class _Models:
         self.network, self.steps = network, steps
         self.states = states_of(network, steps)
         self.names = names_of(network, self.states)
+        real = np.dtype(np.float32)
+        sources = [Source(item.name, real, item.shape, "real numbers") for item in _inputs(network)]
+        self.stepped = Stepped(self.names, sources, self.states)
 
     def step(self) -> bytes:
         """Return the model of one step: inputs and states to outputs, records and next states."""
-        graph = Graph("float_step", DOCS[STEP], reserved=self.names.all())
-        inputs = self._inputs(graph, "batch")
-        before = self._states(graph)
-        step = _Step(graph, self.network, self.states, before)
-        for shown in self._shown(step.make(inputs)):
-            graph.output(shown.value, shown.name, ("batch", *shown.shape), shown.doc)
-        self._leave(graph, step)
+        graph = self.stepped.step("float_step", self._write)
         return model_bytes(graph, self._properties(STEP), DOCS[STEP])
 
     def sequence(self) -> bytes:
         """Return the model of whole samples, (batch, steps, *shape): a `Scan` over the steps."""
-        graph = Graph("float_sequence", DOCS[SEQUENCE], reserved=self.names.all())
-        inputs = self._inputs(graph, "batch", "steps")
-        prefix = "step"
-        while any(name.startswith(f"{prefix}/") for name in self.names.all()):
-            prefix += "_"
-        body = Graph(
-            "float_step", DOCS[STEP], prefix=prefix, reserved=self.names.all(), inside=graph
-        )
-        before = self._states(body)
-        step = _Step(body, self.network, self.states, before)
-        shown = self._shown(step.make(self._inputs(body, "batch")))
-        self._leave(body, step)
-        for each in shown:
-            body.output(each.value, each.name, ("batch", *each.shape))
-        first = next(iter(inputs.values()))
-        initial = []
-        for state in self.states:
-            with graph.scope("initial"), graph.scope(state.name):
-                shape = batch_shape(graph, first, state.shape)
-                initial.append(zeros(graph, shape, state.dtype, state.initial))
-        scanned = [
-            _swapped(graph, value, self.network[name].shape) for name, value in inputs.items()
-        ]
-        results = graph.nodes(
-            "Scan",
-            [*initial, *scanned],
-            [(f"last/{state.name}", state.dtype) for state in self.states]
-            + [(f"all/{each.name}", each.value.dtype) for each in shown],
-            name="steps",
-            body=body,
-            num_scan_inputs=len(scanned),
-        )
-        for value, each in zip(results[len(self.states) :], shown, strict=True):
-            by_sample = _swapped(graph, value, each.shape)
-            graph.output(by_sample, each.name, ("batch", "steps", *each.shape), each.doc)
+        graph = self.stepped.sequence("float_sequence", self._write)
         return model_bytes(graph, self._properties(SEQUENCE), DOCS[SEQUENCE])
 
-    def _inputs(self, graph: Graph, *lengths: str) -> dict[str, Value]:
-        return {
-            item.name: graph.input(
-                self.names.inputs[item.name], np.float32, (*lengths, *item.shape), "real numbers"
-            )
-            for item in _inputs(self.network)
-        }
-
-    def _states(self, graph: Graph) -> dict[str, Value]:
-        return {
-            state.name: graph.input(
-                self.names.states[state.name],
-                state.dtype,
-                ("batch", *state.shape),
-                f"{state.doc}; {state.initial} before the first step",
-            )
-            for state in self.states
-        }
-
-    def _leave(self, graph: Graph, step: _Step) -> None:
-        for state in self.states:
-            name = self.names.following[state.name]
-            graph.output(step.left[state.name], name, ("batch", *state.shape), state.doc)
+    def _write(
+        self, graph: Graph, inputs: Mapping[str, Value], states: Mapping[str, Value]
+    ) -> Written:
+        step = _Step(graph, self.network, self.states, states).make(inputs)
+        return Written(self._shown(step), step.left)
 
     def _shown(self, step: _Step) -> list[Shown]:
         """Return the outputs of the network, then spikes and membranes of each layer."""
@@ -224,10 +138,10 @@ class _Models:
             Shown(names.outputs[output], step.sent[name], network[name].shape, "as in the source")
             for output, name in network.outputs.items()
         ]
-        for name in names.spikes:
+        for name in names.sent:
             shape = network[name].shape
             shown += [
-                Shown(names.spikes[name], step.sent[name], shape, "spikes in this step"),
+                Shown(names.sent[name], step.sent[name], shape, "spikes in this step"),
                 Shown(names.membranes[name], step.membranes[name], shape, "before the reset"),
             ]
         return shown
@@ -240,28 +154,24 @@ class _Models:
             "neurocompile": __version__,
             "form": "float",
             "steps": self.steps,
-            "inputs": dict(names.inputs),
-            "outputs": dict(names.outputs),
-            "spikes": dict(names.spikes),
-            "membranes": {
-                item.name: {"tensor": names.membranes[item.name], "origin": item.origin.tolist()}
+            "inputs": {
+                name: {"tensor": tensor, "scale": 1} for name, tensor in names.inputs.items()
+            },
+            "outputs": {
+                output: {"tensor": names.outputs[output], **_shown_by(network[population])}
+                for output, population in network.outputs.items()
+            },
+            "sent": dict(names.sent),
+            "membranes": dict(names.membranes),
+            "origins": {  # of membranes
+                item.name: item.origin.tolist()
                 for item in network.populations
                 if isinstance(item, SpikingPopulation)
             },
-            "states": [
-                {
-                    "tensor": names.states[state.name],
-                    "next": names.following[state.name],
-                    "type": state.dtype.name,
-                    "shape": list(state.shape),
-                    "initial": state.initial,
-                }
-                for state in self.states
-                if file == STEP
-            ],
+            "states": self.stepped.described_states() if file == STEP else [],
         }
         return {
-            INTERFACE: json.dumps(stored),
+            INTERFACE: json.dumps(stored, separators=(",", ":")),
             "inputs": "real numbers, as the network was trained with",
             "outputs": "in the units of the source network",
             "membranes": "as compared with the threshold; with the origin added, the source's",
@@ -271,9 +181,12 @@ class _Models:
         }
 
 
-def _swapped(graph: Graph, value: Value, shape: Shape) -> Value:
-    """Return (batch, steps, *shape) as (steps, batch, *shape), or the other way round."""
-    return graph.node("Transpose", value, perm=(1, 0, *range(2, 2 + len(shape))))
+def _shown_by(item: Population) -> dict[str, object]:
+    """Return how an output is described that shows `item`, as in the metadata of integers."""
+    if isinstance(item, SpikingPopulation):
+        return {"shows": "spikes"}
+    # The bias of a read-out has its origin in it.
+    return {"shows": "membrane", "scale": 1, "origin": 0}
 
 
 class _Step:
@@ -288,6 +201,11 @@ class _Step:
     ) -> None:
         self.graph, self.network, self.before = graph, network, before
         self.shapes = {state.name: state.shape for state in states}
+        self.layer, self.unit = (
+            "",
+            1.0,
+        )  # what is being written, and what its membranes are compared with
+        self.problems: list[Problem] = []
         self.sent: dict[str, Value] = {}
         self.membranes: dict[str, Value] = {}
         self.left: dict[str, Value] = {}
@@ -298,6 +216,10 @@ class _Step:
             if isinstance(item, InputPopulation):
                 self.sent[item.name] = inputs[item.name]
                 continue
+            self.layer = item.name
+            self.unit = 1.0
+            if isinstance(item, SpikingPopulation):
+                self.unit = float(np.abs(item.threshold).min())
             with self.graph.scope(item.name):
                 arriving = self._arriving(item.name, item.shape)
                 match item:
@@ -308,6 +230,7 @@ class _Step:
                     case SpikingPopulation():
                         self.sent[item.name] = self._fire(item, arriving)
         self._remember()
+        raise_all(RangeError, self.problems)
         return self
 
     # What arrives
@@ -507,7 +430,23 @@ class _Step:
         return value if shape == wanted else self.graph.reshape(value, (0, *wanted))
 
     def _real(self, name: str, values: ArrayLike) -> Value:
-        return self.graph.constant(name, values, np.float32)
+        exact = np.asarray(values, np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # no floor is -inf
+            rounded = exact.astype(np.float32)
+            off = np.abs(rounded - exact)
+        # Numbers near 0 have fewer bits, which matters beside a threshold as small.
+        lost = exact[off > np.maximum(np.abs(exact), self.unit) * HALF_A_BIT]
+        if lost.size:
+            ends = np.finfo(np.float32)
+            self.problems.append(
+                Problem(
+                    self.layer,
+                    f"needs what float32 holds in 24 bits, {ends.tiny:.3g} to {ends.max:.3g}",
+                    f"{lost.size} of its {name} are others, as {lost[0]:g}",
+                    "scale weights and thresholds together, or leave --float out",
+                )
+            )
+        return self.graph.constant(name, rounded)
 
     def _index(self, name: str, values: ArrayLike) -> Value:
         return self.graph.constant(name, values, np.int64)

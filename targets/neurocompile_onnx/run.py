@@ -13,7 +13,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+import re
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -23,13 +26,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile.errors import (
+    DeadlineError,
     ExecutionError,
     MissingDependencyError,
     Problem,
     ProgramFormatError,
 )
-from neurocompile.integer import Integer, IntegerNetwork, IntegerNeurons, IntegerPopulation, Trace
+from neurocompile.integer import (
+    Integer,
+    IntegerNetwork,
+    IntegerNeurons,
+    IntegerPopulation,
+    Trace,
+    recorded_type,
+)
 from neurocompile.target import Availability, Progress
+from neurocompile_onnx.operators import problem_of
 
 if TYPE_CHECKING:
     from neurocompile.program import Program
@@ -40,6 +52,9 @@ VERSION = 1
 TYPES = ("uint8", "int8", "int16", "int32", "int64")
 REMEDY = "install it with: pip install 'neurocompile[onnx]'"
 EXTERNAL_WEIGHTS = "session.model_external_initializers_file_folder_path"
+NO_FALLBACK = 0  # to another provider, of which ONNX Runtime would tell on standard output
+OLDEST = (1, 22)  # older ones would read any file of this machine that a model names as its weights
+MOST_THREADS = 1 << 10
 FATAL = 4  # of ONNX Runtime's levels of messages
 BYTES_AT_ONCE = 64 << 20  # of the results that one call of `sequence` makes
 SAMPLES_AT_ONCE = 64
@@ -53,6 +68,8 @@ def availability() -> Availability:
         found = version("onnxruntime")
     except PackageNotFoundError:  # builds for GPUs are packages of other names
         return Availability(True, "ONNX Runtime")
+    if _is_too_old(found):
+        return Availability(False, f"ONNX Runtime {found} is too old", REMEDY.split(": ")[1])
     return Availability(True, f"ONNX Runtime {found}")
 
 
@@ -60,16 +77,62 @@ def open_executor(program: Program, engine: str) -> OnnxExecutor:
     """
     Return an executor of the models of `program`, by `engine`, "sequence" for "".
 
-    Raises `MissingDependencyError` without ONNX Runtime, `ProgramFormatError` for models that are missing or
-    belong to another program.
+    Raises `MissingDependencyError` without ONNX Runtime or with one that is too old, `ProgramFormatError`
+    for models that are missing or belong to another program.
     """
     if find_spec("onnxruntime") is None:
         raise MissingDependencyError(
             Problem("", "running on 'onnx' needs ONNX Runtime", "it is not installed", REMEDY)
         )
+    import onnxruntime
+
+    if _is_too_old(onnxruntime.__version__):
+        oldest = ".".join(map(str, OLDEST))
+        raise MissingDependencyError(
+            Problem(
+                "",
+                f"running on 'onnx' needs ONNX Runtime {oldest} or newer",
+                f"{onnxruntime.__version__} is installed",
+                REMEDY,
+            )
+        )
     from neurocompile_onnx.digest import digest_of
 
     return OnnxExecutor(program.network, program.extra_files, digest_of(program), engine)
+
+
+def _is_too_old(found: str) -> bool:
+    return tuple(map(int, re.findall(r"\d+", found)[:2])) < OLDEST
+
+
+class Clock:
+    """Ends what ONNX Runtime computes when it has taken too long."""
+
+    def __init__(self) -> None:
+        import onnxruntime
+
+        self.options = onnxruntime.RunOptions()
+        self.options.log_severity_level = FATAL
+        self.over = False
+
+    def end(self) -> None:
+        self.over = True
+        self.options.terminate = True  # which ONNX Runtime looks at between two nodes
+
+    @classmethod
+    @contextmanager
+    def until(cls, deadline: float | None) -> Iterator[Clock]:
+        """Yield a clock that runs for `deadline` seconds, for None without an end."""
+        clock = cls()
+        timer = None if deadline is None else threading.Timer(deadline, clock.end)
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
+        try:
+            yield clock
+        finally:
+            if timer is not None:
+                timer.cancel()
 
 
 @dataclass(frozen=True)
@@ -80,11 +143,26 @@ class Session:
     session: Any
     interface: Mapping[str, Any]
 
-    def run(self, wanted: list[str], values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return the outputs named; raises `ExecutionError` if the model is not what its metadata say."""
+    def run(
+        self, wanted: list[str], values: Mapping[str, NDArray[Any]], clock: Clock
+    ) -> dict[str, NDArray[Any]]:
+        """
+        Return the outputs named.
+
+        Raises `ExecutionError` if the model is not what its metadata say, `DeadlineError` when `clock` ends it.
+        """
         try:
-            return dict(zip(wanted, self.session.run(wanted, dict(values)), strict=True))
+            found = self.session.run(wanted, dict(values), clock.options)
+            return dict(zip(wanted, found, strict=True))
         except Exception as error:  # ONNX Runtime's errors have no common class but this
+            if clock.over:
+                raise DeadlineError(
+                    Problem(
+                        "",
+                        "ONNX Runtime did not finish before the deadline",
+                        remedy="give it more with --deadline",
+                    )
+                ) from error
             raise ExecutionError(
                 Problem("", f"ONNX Runtime cannot run '{self.file}'", _first_line(error))
             ) from error
@@ -108,36 +186,38 @@ class OnnxExecutor:
         progress: Progress | None = None,
         deadline: float | None = None,
     ) -> Trace:
-        """Run `payloads`, (samples, steps, *shape) by input; it cannot hang: no deadline is kept."""
-        del deadline
+        """Run `payloads`, (samples, steps, *shape) by input, within `deadline` seconds."""
         samples, steps = next(iter(payloads.values())).shape[:2]
         trace = self._empty(samples, steps, record)
         at_once = self._samples_at_once(steps, trace)
-        for start in range(0, samples, at_once):
-            where = slice(start, min(start + at_once, samples))
-            part = {name: values[where] for name, values in payloads.items()}
-            if self.engine == "step":
-                self._run_steps(part, where, trace)
-            else:
-                self._run_sequence(part, where, trace)
-            if progress:
-                progress(where.stop, samples)
+        run = self._run_steps if self.engine == "step" else self._run_sequence
+        with Clock.until(deadline) as clock:
+            for start in range(0, samples, at_once):
+                where = slice(start, min(start + at_once, samples))
+                part = {name: values[where] for name, values in payloads.items()}
+                run(part, where, trace, clock)
+                if progress:
+                    progress(where.stop, samples)
         return trace
 
     def close(self) -> None:
         """Release the sessions."""
         self._sessions.clear()
 
-    def _run_sequence(self, part: Mapping[str, Integer], where: slice, trace: Trace) -> None:
+    def _run_sequence(
+        self, part: Mapping[str, Integer], where: slice, trace: Trace, clock: Clock
+    ) -> None:
         recorded = bool(trace.spikes or trace.membrane)
         session = self._session(TRACE if recorded else SEQUENCE)
         places = _places(session.interface, trace)
-        found = session.run(list(places), self._typed(session, part))
+        found = session.run(list(places), self._typed(session, part), clock)
         for tensor, goals in places.items():
             for goal in goals:
                 goal[where] = _fitting(found[tensor], goal[where], session.file)
 
-    def _run_steps(self, part: Mapping[str, Integer], where: slice, trace: Trace) -> None:
+    def _run_steps(
+        self, part: Mapping[str, Integer], where: slice, trace: Trace, clock: Clock
+    ) -> None:
         session = self._session(STEP)
         states = session.interface["states"]
         values = self._typed(session, part)
@@ -151,7 +231,7 @@ class OnnxExecutor:
         wanted = list(dict.fromkeys([*places, *following]))
         for step in range(steps):
             now = {name: array[:, step] for name, array in values.items()}
-            found = session.run(wanted, {**now, **held})
+            found = session.run(wanted, {**now, **held}, clock)
             for tensor, goals in places.items():
                 for goal in goals:
                     goal[where, step] = _fitting(found[tensor], goal[where, step], session.file)
@@ -174,10 +254,7 @@ class OnnxExecutor:
                 for output, name in network.outputs.items()
             },
             spikes={
-                item.name: np.zeros(
-                    (samples, steps, *item.shape),
-                    np.uint8 if isinstance(item, IntegerNeurons) else np.int64,
-                )
+                item.name: np.zeros((samples, steps, *item.shape), recorded_type(item))
                 for item in network.populations
                 if item.name in record
             },
@@ -186,7 +263,7 @@ class OnnxExecutor:
                 for item in network.neurons
                 if f"membrane/{item.name}" in record
             },
-            counters={},
+            counters={},  # models do not count
         )
 
     def _samples_at_once(self, steps: int, trace: Trace) -> int:
@@ -217,9 +294,22 @@ def load_session(
         raise ProgramFormatError(
             Problem("", f"the program has no '{file}'", remedy="export it again")
         )
+    if problem := problem_of(files[file]):
+        raise ProgramFormatError(
+            Problem(
+                "",
+                f"ONNX Runtime cannot load the program's '{file}'",
+                problem,
+                "export it again",
+            )
+        )
+    options = session_options()
     try:
         session = onnxruntime.InferenceSession(
-            files[file], session_options(), providers=["CPUExecutionProvider"]
+            files[file],
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=NO_FALLBACK,
         )
     except Exception as error:  # ONNX Runtime's errors have no common class but this
         raise ProgramFormatError(
@@ -279,22 +369,29 @@ def session_options() -> Any:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     threads = os.environ.get("OMP_NUM_THREADS", "")
     if threads.isdecimal():
-        options.intra_op_num_threads = int(threads)
+        options.intra_op_num_threads = min(int(threads), MOST_THREADS)
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL  # what fails is raised, and warnings are about optimisations
     # A model from a stranger could ask for files of this machine as its weights; there are none here.
     options.add_session_config_entry(EXTERNAL_WEIGHTS, f"{os.devnull}/none")
+    # Nor is it in ONNX Runtime's own format, which would not have been looked through.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
 
 
 def _fitting(found: NDArray[Any], goal: NDArray[Any], file: str) -> NDArray[Any]:
     """Return what a model told, if it has the shape and the kind of numbers that it must have."""
-    if found.shape != goal.shape or found.dtype.kind not in "iu":
+    ends = np.iinfo(goal.dtype)
+    integers = found.shape == goal.shape and found.dtype.kind in "iu"
+    if not integers or not ends.min <= found.min(initial=0) <= found.max(initial=0) <= ends.max:
+        told = f"it tells {found.dtype} of shape {found.shape}"
+        if integers:
+            told += f", from {found.min()} to {found.max()}"
         raise ExecutionError(
             Problem(
                 "",
-                f"'{file}' must tell integers of shape {goal.shape}",
-                f"it tells {found.dtype} of shape {found.shape}",
+                f"'{file}' must tell integers of shape {goal.shape}, from {ends.min} to {ends.max}",
+                told,
                 "export the program again",
             )
         )

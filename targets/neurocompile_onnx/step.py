@@ -227,7 +227,7 @@ def batch_shape(graph: Graph, value: Value, shape: tuple[int, ...]) -> Value:
 def zeros(graph: Graph, shape: Value, dtype: Any, value: int = 0) -> Value:
     """Return a tensor of a shape that is known when the model runs, of zeros or another `value`."""
     one = numpy_helper.from_array(np.full(1, value, dtype))
-    return graph.node("ConstantOfShape", shape, dtype=dtype, value=one)
+    return graph.node("ConstantOfShape", shape, name="all", dtype=dtype, value=one)
 
 
 def filled(graph: Graph, batch: Value, shape: tuple[int, ...], dtype: Any, value: int) -> Value:

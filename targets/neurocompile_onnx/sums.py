@@ -235,13 +235,14 @@ class Sums:
         dtype: Any,
     ) -> Value:
         if group.geometry is None:
-            return self.graph.node(f"MatMul{suffix}", x, weight, *zeros, dtype=dtype)
+            return self.graph.node(f"MatMul{suffix}", x, weight, *zeros, name="sum", dtype=dtype)
         geometry = group.geometry
         return self.graph.node(
             f"Conv{suffix}",
             x,
             weight,
             *zeros,
+            name="sum",
             dtype=dtype,
             strides=geometry.stride,
             pads=(*geometry.padding, *geometry.padding),

@@ -29,6 +29,8 @@ from neurocompile.ir import (
     Threshold,
     output_shape,
 )
+from neurocompile.quantisation import search
+from neurocompile.quantisation.recipe import Recipe
 
 Shape = tuple[int, ...]
 
@@ -323,3 +325,36 @@ class Drawer:
 def draw_topology() -> Callable[[Any], Network]:
     """Draws a random legal network: branches, cycles, pools, delays, groups, mixed neurons."""
     return lambda data: Drawer(data).draw()
+
+
+@pytest.fixture(autouse=True)
+def quick_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer candidates do for what holds of any of them."""
+    monkeypatch.setattr(search, "COARSE", 4)
+    monkeypatch.setattr(search, "FINE", 1)
+    monkeypatch.setattr(search, "GAINS", (0.9, 1.1))
+
+
+@pytest.fixture(scope="session")
+def draw_recipe() -> Callable[..., Recipe]:
+    """Draws a way to quantise with so many bits; most are plain, as samples take their time."""
+
+    def draw(data: Any, bits: int) -> Recipe:
+        def choose(label: str, *options: Any) -> Any:
+            return data.draw(st.sampled_from(options), label=label)
+
+        if choose("plain", True, True, False):
+            return Recipe(bits)
+        return Recipe(
+            bits,
+            method=choose("method", "auto", "max", "percentile", "mse", "power-of-two", "search"),
+            scales=choose("scales", "layer", "channel"),
+            percentile=choose("percentile", 99.9, 60.0),
+            objective=choose("objective", "spikes", "membrane"),
+            rounding=choose("rounding", *["nearest"] * 4, "adaptive"),
+            correct_biases=choose("correct biases", *[False] * 4, True),
+            memory=choose("memory", None, None, None, 40, 400),
+            samples=2,
+        )
+
+    return draw

@@ -19,11 +19,13 @@ from neurocompile.ir import LIF, Delay, Dense, Network, Node
 from neurocompile.pipeline import CompileOptions, compile_network
 from neurocompile.quantisation.recipe import Recipe
 from neurocompile.target import find
+from neurocompile.validation import probe_inputs
 
 FACTOR = int(os.environ.get("NEUROCOMPILE_FUZZ", "1"))
 NETWORKS = 60 * FACTOR
 
 Draw = Callable[[Any], Network]
+DrawRecipe = Callable[[Any, int], Recipe]
 
 
 def slow(node: Node) -> Node:
@@ -84,17 +86,24 @@ def damaged(data: Any, network: Network) -> Network:
         reject()
 
 
-def options_of(data: Any) -> CompileOptions:
+def options_of(data: Any, network: Network, draw_recipe: DrawRecipe) -> CompileOptions:
+    recipe = draw_recipe(data, data.draw(st.sampled_from([8] * 6 + [2, 2, 1]), label="bits"))
+    samples = None
+    if data.draw(st.sampled_from([recipe.needs_samples, True, False]), label="samples"):
+        samples = probe_inputs(network, None, steps=network.steps or 4)
     return CompileOptions(
-        recipe=Recipe(data.draw(st.sampled_from([8] * 6 + [2, 1]), label="bits")),
+        recipe=recipe,
         steps=data.draw(st.sampled_from([None, None, 5000]), label="steps"),
         first_layer=data.draw(st.sampled_from(["auto"] * 5 + ["graded", "host"]), label="first"),
-        validate=False,
+        validate=data.draw(st.sampled_from([None, False, False, True]), label="validate"),
+        calibration=samples,
     )
 
 
 @pytest.mark.parametrize("target", ["fixedpoint", "loihi2", "onnx"])
-def test_a_check_agrees_with_an_export(target: str, draw_topology: Draw) -> None:
+def test_a_check_agrees_with_an_export(
+    target: str, draw_topology: Draw, draw_recipe: DrawRecipe
+) -> None:
     seen: Counter[str] = Counter()
 
     @settings(
@@ -107,7 +116,7 @@ def test_a_check_agrees_with_an_export(target: str, draw_topology: Draw) -> None
     @given(data=st.data())
     def compare(data: Any) -> None:
         network = damaged(data, draw_topology(data))
-        options = options_of(data)
+        options = options_of(data, network, draw_recipe)
         try:
             program = compile_network(network, find(target), options)
         except NeurocompileError as error:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from neurocompile import pipeline
-from neurocompile.errors import EquivalenceError, RangeError
+from neurocompile.errors import EquivalenceError, OptionError, RangeError
 from neurocompile.integer import IntegerNetwork, IntegerRelay
 from neurocompile.ir import LIF, Conv2d, Delay, Input, Network, Node, Threshold
 from neurocompile.manifest import VERSION
@@ -45,6 +45,7 @@ BATCHES = 8  # of so many networks, until a fault in a rare feature is caught
 SAMPLES = 3
 
 Draw = Callable[[Any], Network]
+DrawRecipe = Callable[[Any, int], Recipe]
 
 
 def examples(count: int) -> settings:
@@ -58,14 +59,19 @@ def examples(count: int) -> settings:
     )
 
 
-def options_of(data: Any, name: str, network: Network) -> CompileOptions:
+def options_of(data: Any, name: str, network: Network, draw_recipe: DrawRecipe) -> CompileOptions:
     def choose(label: str, *options: Any) -> Any:
         return data.draw(st.sampled_from(options), label=label)
 
     ranges = [node.range for node in network.nodes.values() if isinstance(node, Input)]
     analogue = any(values and values.minimum < 0 for values in ranges)
+    recipe = draw_recipe(data, choose("bits", 8, 8, 4, 2))
+    samples = None
+    if recipe.needs_samples or choose("samples", False, False, True):
+        samples = probe_inputs(network, None, steps=network.steps or 4)
     return CompileOptions(
-        recipe=Recipe(choose("bits", 8, 8, 4, 2)),
+        recipe=recipe,
+        calibration=samples,
         first_layer=choose("first layer", "auto", "graded", "host") if analogue else "auto",
         sums=choose("sums", "auto", "graded", "duplicate"),
         validate=True,
@@ -86,10 +92,14 @@ def streamed(network: Network) -> dict[str, NDArray[np.float64]]:
 
 
 def compiled(network: Network, name: str, options: CompileOptions) -> Program:
-    """Return the program; an example for which no integers are small enough does not count."""
+    """Return the program; an example for which no integers are small enough, or fit, does not count."""
     try:
         return compile_network(network, find(name), options)
     except RangeError:
+        reject()
+    except OptionError as error:
+        if options.recipe.memory is None or "weights must fit" not in str(error):
+            raise
         reject()
 
 
@@ -160,14 +170,18 @@ MUST_OCCUR = {
 }
 
 
-def test_every_pass_keeps_the_spikes_of_random_networks(draw_topology: Draw) -> None:
+def test_every_pass_keeps_the_spikes_of_random_networks(
+    draw_topology: Draw, draw_recipe: DrawRecipe
+) -> None:
     tried: Counter[str] = Counter()
 
     @examples(THROUGH_FIXEDPOINT)
     @given(data=st.data())
     def compare(data: Any) -> None:
         network = draw_topology(data)
-        program = compiled(network, "fixedpoint", options_of(data, "fixedpoint", network))
+        program = compiled(
+            network, "fixedpoint", options_of(data, "fixedpoint", network, draw_recipe)
+        )
         reports = [PassReportView(report) for report in program.facts["validation"]["passes"]]
         assert [report.name for report in reports] == list(pipeline.PASSES[1:])
         assert all(report.mismatches == report.ties == 0 for report in reports if report.exact)
@@ -197,10 +211,13 @@ class PassReportView:
 @examples(40)
 @given(data=st.data())
 def test_random_programs_reload_identically(
-    data: Any, draw_topology: Draw, tmp_path_factory: pytest.TempPathFactory
+    data: Any,
+    draw_topology: Draw,
+    draw_recipe: DrawRecipe,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     network = draw_topology(data)
-    program = compiled(network, "loihi2", options_of(data, "loihi2", network))
+    program = compiled(network, "loihi2", options_of(data, "loihi2", network, draw_recipe))
     directory = tmp_path_factory.mktemp("program") / "p"
     program.save(directory)
 
@@ -232,7 +249,7 @@ OTHERS = [
 @examples(THROUGH_LAVA)
 @given(data=st.data())
 def test_targets_fire_the_spikes_of_the_definition(
-    data: Any, name: str, draw_topology: Draw
+    data: Any, name: str, draw_topology: Draw, draw_recipe: DrawRecipe
 ) -> None:
     """
     Every layer, sums included, at every step of several samples, by every engine.
@@ -243,7 +260,9 @@ def test_targets_fire_the_spikes_of_the_definition(
 
     most = data.draw(st.sampled_from([1, 1, batching.REPLICAS_MAXIMUM]), label="replicas")
     network = draw_topology(data)
-    program = compiled(network, name, replace(options_of(data, name, network), validate=False))
+    program = compiled(
+        network, name, replace(options_of(data, name, network, draw_recipe), validate=False)
+    )
     inputs = streamed(network)
     layers = [
         item.name for item in program.network.populations if item not in program.network.inputs

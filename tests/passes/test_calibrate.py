@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ from neurocompile.populations import (
 )
 from neurocompile.quantisation import search
 from neurocompile.quantisation.recipe import Recipe
+from neurocompile.quantisation.scales import by_row, payload_scale
 
 Float = NDArray[np.float64]
 SPIKES = InputRange(0, 1, 1)
@@ -183,6 +185,60 @@ def test_a_correction_takes_the_mean_error_off_the_bias_exactly() -> None:
     grid = 2.0 ** neurons_of(chip).bias_exponent / 64
     assert abs(float(neurons_of(chip).bias) / 64 - error * scale) <= grid / 2
     assert found.report["layers"]["lif"]["bias_corrected"]
+
+
+@pytest.mark.parametrize("recipe", [Recipe(2, method="search"), Recipe(3, correct_biases=True)])
+def test_the_share_that_is_told_of_a_layer_is_what_the_network_does(recipe: Recipe) -> None:
+    """What is minimised counts mean rates as well; what is called spikes that differ are these alone."""
+    weight = np.random.default_rng(3).normal(size=(6, 9))
+    network = layer(weight, threshold=1.3)
+    inputs = spikes(16, STEPS, 9)
+
+    found = calibrated(network, inputs, recipe)
+
+    told, runs = found.report["layers"]["lif"], found.report["network"]
+    assert told["all_places"]
+    assert told["measure"] == "spikes that differ"
+    assert told["after"] == pytest.approx(runs["chosen"]["layers"]["lif"])
+    assert told["minimised"]["after"] > told["after"] > 0
+
+
+@pytest.mark.parametrize("scales", ["layer", "channel"])
+def test_what_the_proof_lowered_is_told_of_calibrated_layers_too(scales: Any) -> None:
+    weight = np.random.default_rng(0).normal(size=(8, 24)) - 0.5
+    weight[:2] += 1  # of which the proof has nothing to lower
+    network = layer(weight, decay=1.0)
+    plain = Recipe(8, method="max", scales=scales)
+    options: dict[str, Any] = {"steps": 100}
+    simple = quantise(network, LIMITS, recipe=plain, **options)
+
+    found = calibrate(
+        network,
+        LIMITS,
+        replace(plain, correct_biases=True),
+        samples={"input": spikes(6, 100, 24)},
+        **options,
+    )
+    chosen = quantise(network, LIMITS, recipe=found.recipe, choices=found.choices, **options)
+
+    assert found.choices["lif"].bias is not None
+    assert chosen.lowered == simple.lowered
+    assert chosen.lowered["lif"] > 1
+    assert chosen.channels_lowered == simple.channels_lowered
+
+
+@pytest.mark.parametrize("asked", [{"correct_biases": True}, {"rounding": "adaptive"}])
+def test_a_poor_method_is_replaced_by_a_simple_one_that_does_better(asked: dict[str, Any]) -> None:
+    """Half of the weights are at most 0.1: 3, without which nothing fires, would be cut to that."""
+    network = layer([[0.1, 0.1, 0.1, 3.0]])
+    inputs = spikes(16, STEPS, 4)
+
+    found = calibrated(network, inputs, Recipe(8, method="percentile", percentile=50, **asked))
+
+    runs = found.report["network"]
+    assert set(runs) == {"chosen", "percentile", *BASELINES}
+    assert found.report["taken"] in BASELINES
+    assert mismatches(network, integers(network, found), inputs) == 0 < runs["chosen"]["mismatches"]
 
 
 def test_a_correction_that_helps_nothing_is_left_out() -> None:
@@ -329,7 +385,7 @@ def test_every_kind_of_population_is_calibrated_and_proven(
     simple = quantise(network, LIMITS, weight_bits=3, steps=STEPS).network
     assert mismatches(network, chip, inputs) <= mismatches(network, simple, inputs)
     for told in found.report["layers"].values():
-        assert told["after"] <= told["before"]
+        assert told["minimised"]["after"] <= told["minimised"]["before"]
     json.dumps(dict(found.report))
 
 
@@ -358,14 +414,18 @@ def test_what_was_chosen_is_proven_reproduced_and_no_worse_than_the_simple_metho
     )
     network = assemble(shift_resets(graph))
     bits = data.draw(st.sampled_from([2, 4, 8]), label="bits")
+    method: Any = data.draw(st.sampled_from(["search", "search", "auto", "percentile"]))
     recipe = Recipe(
         bits,
-        method="search",
+        method=method,
+        percentile=70,
         scales=data.draw(st.sampled_from(["layer", "channel"]), label="scales"),
         objective=data.draw(st.sampled_from(["spikes", "membrane"]), label="objective"),
         rounding=data.draw(st.sampled_from(["nearest", "adaptive"]), label="rounding"),
         correct_biases=data.draw(st.booleans(), label="biases"),
     )
+    if not recipe.needs_samples:
+        recipe = replace(recipe, correct_biases=True)
 
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch)
@@ -377,6 +437,8 @@ def test_what_was_chosen_is_proven_reproduced_and_no_worse_than_the_simple_metho
     prove_ranges(chip, LIMITS, steps=STEPS)
     for first, second in zip(chip.synapses, integers(network, again).synapses, strict=True):
         np.testing.assert_array_equal(first.weight, second.weight)
+    if recipe.rounding == "nearest":
+        check_rounding(network, found, bits)
     runs = found.report["network"]
     assert mismatches(network, chip, inputs) == runs[found.report["taken"]]["mismatches"]
     if recipe.objective == "spikes":
@@ -389,6 +451,30 @@ def test_what_was_chosen_is_proven_reproduced_and_no_worse_than_the_simple_metho
                 first_layer=found.first_layer,
             ).network
             assert mismatches(network, chip, inputs) <= mismatches(network, simple, inputs)
+
+
+def check_rounding(network: PopulationNetwork, found: Calibrated, bits: int) -> None:
+    """Hold the weights on the chip against those rounded at the scale that is told."""
+    quantised = quantise(
+        network,
+        LIMITS,
+        recipe=found.recipe,
+        steps=STEPS,
+        first_layer=found.first_layer,
+        choices=found.choices,
+    )
+    unit, highest = LIMITS.weight_unit(bits), LIMITS.largest_weight(bits)
+    for real, group in zip(network.synapses, quantised.network.synapses, strict=True):
+        if group.on_host or group.target not in quantised.rounded_at:
+            continue
+        sources = {item.name: item for item in quantised.network.populations}
+        weight = real.operator.weight
+        rows = by_row(
+            quantised.rounded_at[group.target] / payload_scale(real, sources), len(weight)
+        )
+        wanted = weight * rows.reshape(-1, *[1] * (weight.ndim - 1))
+        rounded = np.clip(np.rint(wanted / unit) * unit, -highest - unit, highest)
+        np.testing.assert_array_equal(group.weight, rounded)
 
 
 def on_a_grid(graph: Network) -> bool:

@@ -71,7 +71,7 @@ def test_a_search_on_training_data_beats_the_largest_weight_on_test_data(
     assert (told["method"], told["scales"], told["rounding"]) == ("search", "channel", "adaptive")
     assert told["calibration"]["data"] == "digits"
     for layer in told["calibration"]["layers"].values():
-        assert layer["after"] <= layer["before"]
+        assert layer["minimised"]["after"] <= layer["minimised"]["before"]
 
 
 def test_the_same_command_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
@@ -99,6 +99,23 @@ def test_an_npz_file_of_inputs_calibrates_as_a_data_set_does(run: Path, tmp_path
 
     told = facts(program)["calibration"]
     assert (told["data"], told["samples"], told["steps"]) == ("mine.npz", 8, 3)
+
+
+@pytest.mark.parametrize(("brightest", "noted"), [(0.5, True), (1.0, False)])
+def test_samples_that_show_less_than_the_source_allows_are_told(
+    run: Path, tmp_path: Path, capsys: Capture, brightest: float, noted: bool
+) -> None:
+    """The run was trained on pixels from 0 to 1; what is proven is what the samples have."""
+    images = load_samples("digits:train", count=8).inputs
+    assert isinstance(images, np.ndarray)
+    np.savez(tmp_path / "mine.npz", input=images * brightest)
+
+    export(run, tmp_path / "program", "--calibrate", str(tmp_path / "mine.npz"))
+
+    told = (
+        "'input' takes values from 0 to 0.5 alone, which is all that is proven; the source has them"
+    )
+    assert (told in capsys.readouterr().out) == noted
 
 
 def test_a_memory_budget_is_kept_and_told(run: Path, tmp_path: Path, capsys: Capture) -> None:

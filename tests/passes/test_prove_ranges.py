@@ -424,6 +424,19 @@ def test_a_start_is_part_of_the_membrane(one_layer: OneLayer) -> None:
     assert bound.membrane == 35 * 64
 
 
+@pytest.mark.parametrize(("pulse", "start"), [(-1500, 1450), (1500, -1450)])
+def test_a_pulse_and_a_start_do_not_make_up_for_each_other(
+    one_layer: OneLayer, pulse: int, start: int
+) -> None:
+    """Only the pulse is part of the input sum, unless the chip gets both as one: then in any order."""
+    network = one_layer([[0]], dv=4096, pulse=[pulse], start=[start * 64])
+
+    (bound,) = prove_ranges(network, LIMITS, steps=2)
+
+    assert bound.current == 1500
+    assert bound.membrane == (50 * 64 if pulse < 0 else 0)
+
+
 def test_a_geometric_sum_by_hand() -> None:
     assert geometric(np.array([0.5, 1.0, 0.0, -0.25]), 3).tolist() == [1.75, 3, 1, 1]
 

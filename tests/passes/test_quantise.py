@@ -24,6 +24,7 @@ from neurocompile.passes.prove_ranges import prove_ranges
 from neurocompile.passes.quantise import quantise
 from neurocompile.passes.shift_resets import shift_resets
 from neurocompile.populations import PopulationNetwork
+from neurocompile.quantisation.recipe import Recipe
 from neurocompile.reference import simulate
 
 Chain = Callable[..., Network]
@@ -323,6 +324,52 @@ def test_impossible_bits_are_refused(chain: Chain, lif: MakeLif) -> None:
 
     with pytest.raises(OptionError, match="weight bits must be from 2 to 8, but 9 are asked for"):
         quantise(network, LIMITS, weight_bits=9, steps=4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"method": "MSE"}, "method must be one of auto, max, .*, but it is 'MSE'"),
+        ({"scales": "channels"}, "scales must be one of layer, channel, but"),
+        ({"rounding": "adaptiv"}, "rounding must be one of nearest, adaptive, but"),
+        ({"objective": "rate"}, "objective must be one of spikes, membrane, but"),
+        ({"correct_biases": "no"}, "correct_biases must be true or false, but it is 'no'"),
+        ({"percentile": "x"}, "a percentile must be a number, but it is 'x'"),
+        ({"weight_bits": 4.0}, "weight bits must be a whole number, but it is 4.0"),
+        ({"bits": {"lif": "4"}}, "bits of 'lif' must be a whole number, but it is '4'"),
+        ({"memory": 10.5}, "a memory budget must be a whole number, but it is 10.5"),
+        ({"samples": True}, "samples must be a whole number, but it is True"),
+    ],
+)
+def test_a_recipe_of_what_there_is_not_is_refused_by_name(wrong: dict[str, Any], told: str) -> None:
+    """Spelt otherwise, it must not become another method in silence."""
+    with pytest.raises(OptionError, match=told):
+        Recipe(**wrong)
+
+
+def test_weights_of_the_host_never_need_more_than_16_bits(chain: Chain, lif: MakeLif) -> None:
+    """Beside 1000 all that the proof allows is 65 536: 32 767 is the largest, and so 32.767 the scale."""
+    layer = {"fc": dense([[1000.0, 0.25]]), "lif": lif((1,), threshold=4.0)}
+    network = assemble(chain((2,), layer, input_range=InputRange(-1, 1, 1)))
+
+    quantised = quantise(network, LIMITS, steps=1, first_layer="host")
+
+    neurons, group = neurons_of(quantised.network, "lif"), quantised.network.synapses[0]
+    assert neurons.threshold == 131  # floor(4 * 32.767), so that the scale is 32.75
+    assert (group.weight.tolist(), group.exponent) == ([[32750, 8]], 0)
+
+
+@pytest.mark.parametrize("largest", [1e6, 1e17, 1e25, 1e200])
+@pytest.mark.parametrize("scales", ["layer", "channel"])
+@pytest.mark.parametrize("first_layer", ["auto", "host", "graded"])
+def test_weights_beyond_all_integers_are_refused_and_not_wrapped(
+    chain: Chain, lif: MakeLif, first_layer: Any, scales: Any, largest: float
+) -> None:
+    layer = {"fc": dense([[largest, 1.0], [0.5, -0.5]]), "lif": lif((2,))}
+    network = assemble(chain((2,), layer, input_range=InputRange(-1, 1, 0)))
+
+    with pytest.raises(RangeError, match="needs a threshold of at least 1 weight unit"):
+        quantise(network, LIMITS, steps=4, first_layer=first_layer, recipe=Recipe(scales=scales))
 
 
 @given(data=st.data())

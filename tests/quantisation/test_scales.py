@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from neurocompile.data import InputRange
 from neurocompile.errors import OptionError, RangeError
 from neurocompile.integer import IntegerInput, IntegerNetwork, IntegerNeurons, to_payload
-from neurocompile.ir import LIF, Conv2d, Dense, Input, Network
+from neurocompile.ir import LIF, Conv2d, Dense, Flatten, Input, Network
 from neurocompile.passes.assemble import assemble
 from neurocompile.passes.prove_ranges import prove_ranges
 from neurocompile.passes.quantise import quantise
 from neurocompile.populations import SpikingPopulation, SynapseGroup
 from neurocompile.quantisation.recipe import Recipe
-from neurocompile.quantisation.scales import channel_count, spread, wished_scale
+from neurocompile.quantisation.scales import by_row, channel_count, spread, wished_scale
 from neurocompile.reference import simulate
 
 Chain = Callable[..., Network]
@@ -282,6 +282,43 @@ def test_an_input_sum_is_off_by_what_its_weights_and_bias_are_at_most(
     step = LIMITS.weight_unit(bits)
     off = inputs.sum(2, keepdims=True) * step / 2 + 2.0**neurons.bias_exponent / 2 / 64
     assert (np.abs(found - expected) * neurons.scale <= off + 1e-9).all()
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+def test_an_image_that_the_host_computes_has_a_scale_for_each_of_its_channels(
+    chain: Chain, lif: MakeLif, dense: MakeDense, bits: int
+) -> None:
+    """The population behind it is a vector, but two kernels have two scales."""
+    generator = np.random.default_rng(2)
+    kernel = generator.normal(0, 0.5, (2, 3, 3, 3)) * np.array([1, 4]).reshape(2, 1, 1, 1)
+    layers = {
+        "conv": Conv2d(kernel, np.zeros(2)),
+        "flat": Flatten(),
+        "lif": lif((32,)),
+        "fc": dense(generator.normal(0, 0.5, (3, 32))),
+    }
+    network = chain((3, 6, 6), layers, steps=4)
+    network = network.replaced({**network.nodes, "input": Input((3, 6, 6), InputRange(0, 1, 0))})
+    recipe = Recipe(bits, scales="channel")
+
+    quantised = quantise(
+        assemble(network), LIMITS, steps=4, recipe=recipe, first_layer="host"
+    ).network
+
+    group = next(group for group in quantised.synapses if group.on_host)
+    (first, *_) = quantised.neurons
+    scales = first.scale_of_rows(2)
+    payload = quantised.inputs[0].scale
+    integers = group.weight * 2.0**group.exponent
+    expected = kernel * (scales / payload).reshape(2, 1, 1, 1)
+    assert len(np.unique(first.scale)) <= 2
+    np.testing.assert_allclose(integers, expected, atol=2.0**group.exponent)
+
+
+def test_scales_that_have_no_part_each_in_the_rows_are_a_bug() -> None:
+    assert by_row(np.array([1.0, 2.0]), 4).tolist() == [1, 1, 2, 2]
+    with pytest.raises(ValueError, match="32 channels have no part each in 2 rows"):
+        by_row(np.ones(32), 2)
 
 
 def test_a_graded_input_keeps_its_scale_in_every_channel(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from neurocompile_fixedpoint.definition import execute
 from neurocompile_loihi2.limits import LIMITS
 from numpy.typing import NDArray
 
-from neurocompile.errors import RangeError
+import neurocompile
+from neurocompile.errors import Problem, RangeError
+from neurocompile.frontend.network_to_nir import network_to_nir
 from neurocompile.integer import to_payload
 from neurocompile.ir import LIF, Conv2d, Dense, Network
 from neurocompile.passes.assemble import assemble
@@ -170,6 +173,35 @@ def test_a_layer_that_rounding_silences_on_samples_is_refused(
         compiled(network, weight_bits=2, **options)
     did = compiled(network, **options).facts["quantisation"]["layers"]["lif"]["on_samples"]
     assert did == {"spike_rate": 1.0, "real_spike_rate": 1.0, "saturations": 0}
+
+
+@pytest.mark.parametrize("validate", [None, True, False])
+def test_a_check_refuses_silence_on_samples_exactly_where_an_export_does(
+    chain: Chain, lif: MakeLif, dense: MakeDense, tmp_path: Path, validate: bool | None
+) -> None:
+    network = chain((5,), {"fc": dense([[2.0, *[0.6] * 4]]), "lif": lif((1,))}, steps=8)
+    shown = np.zeros((4, 8, 5), np.float32)
+    shown[..., 1:] = 1
+    source, data = tmp_path / "net.nir", tmp_path / "in.npz"
+    source.write_bytes(network_to_nir(network, None))
+    np.savez(data, input=shown)
+    asked: dict[str, Any] = {
+        "target": "fixedpoint",
+        "recipe": Recipe(2, method="max"),
+        "calibrate": str(data),
+        "steps": 8,
+        "validate": validate,
+    }
+    reasons: tuple[Problem, ...] = ()
+
+    try:
+        neurocompile.export(source, **asked)
+    except RangeError as error:
+        reasons = error.problems
+    check = neurocompile.check(source, **asked)
+
+    assert bool(reasons) == (validate is not False)
+    assert tuple(found.problem for found in check.problems) == reasons
 
 
 def test_few_spikes_on_samples_decide_nothing() -> None:

@@ -16,9 +16,10 @@ from neurocompile.data import InputRange
 from neurocompile.integer import IntegerNeurons
 from neurocompile.ir import LIF, Dense, Network
 from neurocompile.passes.assemble import assemble
-from neurocompile.passes.quantise import quantise
+from neurocompile.passes.quantise import Quantised, quantise
 from neurocompile.pipeline import CompileOptions, compile_network
-from neurocompile.quantisation.recipe import Recipe
+from neurocompile.populations import PopulationNetwork
+from neurocompile.quantisation.recipe import Recipe, Wish
 from neurocompile.quantisation.tally import LayerTally, tally_of
 from neurocompile.target import find
 
@@ -29,7 +30,10 @@ MakeDense = Callable[..., Dense]
 
 def tally(network: Network, *, steps: int = 4, **recipe: Any) -> dict[str, LayerTally]:
     populations = assemble(network)
-    quantised = quantise(populations, LIMITS, steps=steps, recipe=Recipe(**recipe))
+    return told(populations, quantise(populations, LIMITS, steps=steps, recipe=Recipe(**recipe)))
+
+
+def told(populations: PopulationNetwork, quantised: Quantised) -> dict[str, LayerTally]:
     return tally_of(
         populations,
         quantised.network,
@@ -37,6 +41,7 @@ def tally(network: Network, *, steps: int = 4, **recipe: Any) -> dict[str, Layer
         weight_bits=quantised.weight_bits,
         lowered=quantised.lowered,
         cramped=quantised.cramped,
+        rounded_at=quantised.rounded_at,
     )
 
 
@@ -63,6 +68,27 @@ def test_clipped_weights_are_counted(chain: Chain, lif: MakeLif, dense: MakeDens
 
     assert (group.clipped, group.zeroed) == (1, 0)
     assert group.largest_error == pytest.approx(4 * 254 - 254)
+
+
+def test_weights_are_told_at_the_scale_at_which_they_were_rounded(
+    chain: Chain, lif: MakeLif, dense: MakeDense
+) -> None:
+    """1.2 is cut by 50.8 units; at the threshold of 200, beside which they stand now, 240 would have fit."""
+    populations = assemble(chain((2,), {"fc": dense([[1.0, 1.2]]), "lif": lif((1,))}))
+    wish = Wish(
+        8,
+        np.array([200.0]),
+        final=True,
+        weights={"fc": np.array([[254, 254]])},
+        rounded_at=np.array([254.0]),
+    )
+
+    quantised = quantise(populations, LIMITS, steps=4, choices={"lif": wish})
+
+    (group,) = told(populations, quantised)["lif"].weights
+    assert quantised.network.neurons[0].threshold == 200
+    assert group.clipped == 1
+    assert group.largest_error == pytest.approx(50.8)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +161,7 @@ def test_a_tally_is_what_the_numbers_say(
         weight_bits=quantised.weight_bits,
         lowered={},
         cramped={},
+        rounded_at={},
     )["lif"]
 
     neurons = quantised.network["lif"]

@@ -237,6 +237,15 @@ def test_plain_neurons_of_other_chips(
     assert make_plan(network).neurons["out"] == "int64"
 
 
+def test_more_than_255_spikes_a_step_are_recorded(engine: Make, one_layer: OneLayer) -> None:
+    """800 fits 799 times below 800: a byte would wrap to 31."""
+    network = one_layer([[800]], threshold=1, most=1000, dv=4096, reset="subtract", subtracts=64)
+
+    told = engine(network).execute(series(1), samples=1, steps=1, record=["out"])
+
+    assert told.spikes["out"].item() == 799
+
+
 def test_delays_are_shifted_apart(engine: Make, one_layer: OneLayer) -> None:
     """Each delay's sum is shifted by itself: -3 >> 1 twice is -4, -6 >> 1 would be -3."""
     spikes = {"in": np.array([[[0, 1], [1, 0]]])}

@@ -18,7 +18,10 @@ from hypothesis import strategies as st
 from neurocompile_fixedpoint.definition import execute
 from numpy.typing import NDArray
 
+import neurocompile
 from neurocompile.chips import for_spec
+from neurocompile.data import Samples
+from neurocompile.frontend.network_to_nir import network_to_nir
 from neurocompile.integer import (
     Arithmetic,
     Geometry,
@@ -161,6 +164,24 @@ def test_a_membrane_at_its_threshold_by_hand(
     assert told.spikes["out"].reshape(-1).tolist() == [int(inclusive), at_once]
 
 
+def test_more_than_255_spikes_a_step_are_recorded(one_layer: OneLayer) -> None:
+    """800 fits 799 times below 800; a byte would wrap to 31."""
+    network = one_layer([[800]], threshold=1, most=1000, dv=4096, reset="subtract", subtracts=64)
+
+    told = assert_same(network, {"in": np.ones((1, 1, 1), np.int64)})
+
+    assert told.spikes["out"].item() == 799
+
+
+def test_a_number_that_a_record_does_not_hold_ends_in_an_error() -> None:
+    from neurocompile_onnx.run import _fitting
+
+    from neurocompile.errors import ExecutionError
+
+    with pytest.raises(ExecutionError, match=r"from 0 to 255, but .* from 31 to 300"):
+        _fitting(np.array([31, 300]), np.zeros(2, np.uint8), "step.onnx")
+
+
 # What the files are
 
 
@@ -265,6 +286,45 @@ def test_a_model_is_as_large_as_its_integers(program: Program) -> None:
     assert held > 150_000
     for file in FILES:
         assert len(program.extra_files[file]) < 1.1 * held, file
+
+
+@pytest.mark.parametrize("chip", ["loihi2", "core4"])
+def test_models_of_the_preset_digits_are_within_a_tenth_of_their_weights(
+    chip: str, lif: Callable[..., LIF], chain: Callable[..., Network]
+) -> None:
+    """88720 weights in four layers, each channel at a scale of its own; what is as long as in any network counts."""
+    generator = np.random.default_rng(5)
+
+    def conv(target: int, source: int, size: int, **more: Any) -> Conv2d:
+        weight = generator.normal(size=(target, source, size, size)) / math.sqrt(source * size**2)
+        return Conv2d(4 * weight, generator.normal(size=target) / 4, **more)
+
+    network = chain(
+        (1, 8, 8),
+        {
+            "conv1": conv(16, 1, 3, padding=(1, 1)),
+            "lif1": lif((16, 8, 8), decay=0.5),
+            "conv2": conv(32, 16, 3, padding=(1, 1)),
+            "lif2": lif((32, 8, 8), decay=0.5),
+            "conv3": conv(64, 32, 6, stride=(2, 2), padding=(2, 2)),
+            "lif3": lif((64, 4, 4), decay=0.5),
+            "flatten": Flatten(),
+            "readout": Dense(generator.normal(size=(10, 1024)) / 9, generator.normal(size=10)),
+        },
+        steps=4,
+    )
+    target = for_spec(TARGET, chip)
+    recipe = Recipe(target.limits.weight_bits, scales="channel")
+    options = CompileOptions(validate=False, recipe=recipe)
+
+    with compile_network(network, target, options) as program:
+        sizes = {name: len(program.extra_files[name]) for name in FILES}
+
+    held = sum(group.weight.size for group in program.network.synapses)
+    assert held == 88_720
+    assert sizes["step.onnx"] < 1.1 * held
+    assert sizes["sequence.onnx"] < 1.1 * held
+    assert sizes["trace.onnx"] < 1.13 * held
 
 
 def test_a_weight_is_stored_in_a_byte(model: Any, program: Program) -> None:
@@ -447,6 +507,50 @@ def test_weights_of_bytes_that_could_saturate_are_unsigned(one_layer: OneLayer) 
 
     assert types == [{np.dtype(np.int8)}, {np.dtype(np.uint8)}]
     assert_same(graded, {"in": np.array([[[255, 0], [0, 255]]])})
+
+
+@pytest.mark.parametrize("largest", [32766, 32767])
+def test_float_kernels_are_for_sums_below_2_to_24(
+    largest: int, integer_neurons: MakeNeurons
+) -> None:
+    """2 * 300 * 32767 is above 2^24: there float32 keeps even numbers only."""
+    readout = integer_neurons(
+        "out",
+        (1,),
+        shows="input",
+        arithmetic=Arithmetic(fraction_bits=0, current_bits=32, membrane_bits=32),
+    )
+    weight = np.array([[largest, largest - 1, 1]])
+    network = IntegerNetwork(
+        (IntegerInput("in", (3,), 1.0, 0, 300, exact=True), readout),
+        (IntegerSynapses("w", "in", "out", weight, on_host=True),),
+        {"out": "out"},
+    )
+
+    payloads = {"in": np.array([[[300, 299, 1], [299, 300, 300]]])}
+
+    found = run_outputs(program_of(network, steps=2, kernels="float"), payloads, "sequence")
+
+    assert found["out"].tolist() == (payloads["in"] @ weight.T).tolist()
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+def test_the_most_negative_sum_is_shifted_down(
+    integer_neurons: MakeNeurons, *, on_host: bool
+) -> None:
+    """-1000 / 16 is -62.5: -63 rounded down, -62 to the nearest."""
+    network = IntegerNetwork(
+        (
+            IntegerInput("in", (1,), 1.0, 0, 1, exact=True),
+            integer_neurons("out", (1,), shows="input"),
+        ),
+        (IntegerSynapses("w", "in", "out", np.array([[-1000]]), exponent=-4, on_host=on_host),),
+        {"out": "out"},
+    )
+
+    told = assert_same(network, {"in": np.ones((1, 1, 1), np.int64)})
+
+    assert told.outputs["out"].item() == (-62 if on_host else -63) * 64
 
 
 def test_weights_of_two_bytes_are_two_products(one_layer: OneLayer) -> None:
@@ -754,6 +858,56 @@ def test_threads_are_as_many_as_omp_says(monkeypatch: pytest.MonkeyPatch) -> Non
     assert session_options().intra_op_num_threads == 3
 
 
+def test_more_threads_than_any_machine_has_are_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "99999999999")
+
+    assert session_options().intra_op_num_threads == 1024
+
+
+def test_an_onnx_runtime_that_reads_other_files_is_refused(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from neurocompile_onnx import run
+
+    from neurocompile.errors import MissingDependencyError
+
+    monkeypatch.setattr(onnxruntime, "__version__", "1.21.1")
+    monkeypatch.setattr(run, "version", lambda _name: "1.21.1")
+
+    with pytest.raises(MissingDependencyError, match=r"1\.22 or newer.*1\.21\.1 is installed"):
+        TARGET.open(program)
+    assert TARGET.availability().detail == "ONNX Runtime 1.21.1 is too old"
+    assert not TARGET.availability().ready
+
+
+def test_a_check_tells_that_an_export_would_need_onnx(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from neurocompile_onnx import lower
+
+    from neurocompile.checks.check_source import check_network
+
+    assert check_network(network, TARGET, CompileOptions(validate=False)).ok
+
+    monkeypatch.setattr(lower, "find_spec", lambda _name: None)
+    report = check_network(network, TARGET, CompileOptions(validate=False))
+
+    assert not report.ok
+    assert "the target 'onnx' needs the package onnx" in str(report.problems[0].problem)
+
+
+def test_a_digest_does_not_depend_on_the_machine(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zip files say on what they were made."""
+    from neurocompile_onnx.digest import digest_of
+
+    here = digest_of(program)
+    monkeypatch.setattr(sys, "platform", "win32" if sys.platform != "win32" else "linux")
+
+    assert digest_of(program) == here
+
+
 def test_what_is_missing_is_named(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     from neurocompile_onnx import lower, run
 
@@ -903,3 +1057,137 @@ def test_a_model_cannot_read_files_of_this_machine(
 
     with pytest.raises(ProgramFormatError, match="cannot load the program's 'step.onnx'"):
         replace(program, extra_files=files).run(np.zeros((1, 4, 1, 8, 8)), on="onnx:step")
+
+
+def loop_without_end() -> Any:
+    """Return a model that counts to 2^62."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["on"], name="on"),
+            helper.make_node("Add", ["sum", "many"], ["more"], name="more"),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("k", kinds.INT64, []),
+            helper.make_tensor_value_info("go", kinds.BOOL, []),
+            helper.make_tensor_value_info("sum", kinds.INT64, []),
+        ],
+        [
+            helper.make_tensor_value_info("on", kinds.BOOL, []),
+            helper.make_tensor_value_info("more", kinds.INT64, []),
+        ],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["many", "", "x"], ["y"], name="loop", body=body)],
+        "graph",
+        [helper.make_tensor_value_info("x", kinds.INT64, [])],
+        [helper.make_tensor_value_info("y", kinds.INT64, [])],
+        [onnx.numpy_helper.from_array(np.array(1 << 62), "many")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_what_takes_too_long_is_ended() -> None:
+    from neurocompile_onnx.run import Clock, Session
+
+    from neurocompile.errors import DeadlineError
+
+    session = Session("loop", session_of(loop_without_end().SerializeToString()), {})
+
+    with (
+        Clock.until(0.05) as clock,
+        pytest.raises(DeadlineError, match="did not finish before the deadline"),
+    ):
+        session.run(["y"], {"x": np.array(0)}, clock)
+
+
+def with_a_node(program: Program, **changes: Any) -> Any:
+    model = onnx.load_from_string(program.extra_files["sequence.onnx"])
+    node = model.graph.node.add()
+    node.CopyFrom(model.graph.node[0])
+    for name, value in changes.items():
+        setattr(node, name, value)
+    return model
+
+
+def test_operators_that_no_program_has_are_refused(program: Program) -> None:
+    """Before ONNX Runtime gets them: loops, graphs in graphs, other domains and functions."""
+    from neurocompile.errors import ProgramFormatError
+
+    function = onnx.load_from_string(program.extra_files["sequence.onnx"])
+    function.functions.add(name="f")
+    nested = onnx.load_from_string(program.extra_files["sequence.onnx"])
+    (scan,) = (node for node in nested.graph.node if node.op_type == "Scan")
+    (body,) = (attribute.g for attribute in scan.attribute if attribute.HasField("g"))
+    body.node.append(onnx.NodeProto.FromString(scan.SerializeToString()))
+    for model, message in (
+        (loop_without_end(), "it has the operator 'Loop'"),
+        (with_a_node(program, op_type="While"), "it has the operator 'While'"),
+        (with_a_node(program, domain="com.microsoft"), "operators of another domain"),
+        (function, "it has functions"),
+        (nested, "inside a"),
+    ):
+        files = {**program.extra_files, "sequence.onnx": model.SerializeToString()}
+
+        with pytest.raises(ProgramFormatError, match=message):
+            replace(program, extra_files=files).run(np.zeros((1, 4, 1, 8, 8)))
+
+
+def test_operators_are_read_from_the_bytes_as_onnx_reads_them(program: Program) -> None:
+    from neurocompile_onnx.operators import problem_of
+
+    content = program.extra_files["sequence.onnx"]
+
+    assert [problem_of(program.extra_files[file]) for file in FILES] == ["", "", ""]
+    assert problem_of(content[:-5]) == "it is no ONNX model"
+    assert problem_of(bytes([0x3A, *[0xFF] * 11])) == "it is no ONNX model"
+    assert problem_of(content + loop_without_end().SerializeToString()).endswith("'Loop'")
+
+
+def test_nothing_is_printed_of_a_damaged_model(
+    program: Program, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime cannot say what is wrong with a name that is no text, and would try again aloud."""
+    from neurocompile.errors import ProgramFormatError
+
+    content = program.extra_files["sequence.onnx"].replace(b"lif1/", b"lif\xff/", 1)
+    files = {**program.extra_files, "sequence.onnx": content}
+
+    with pytest.raises(ProgramFormatError):
+        replace(program, extra_files=files).run(np.zeros((1, 4, 1, 8, 8)))
+
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "candidate"), [("sequence.onnx", "onnx:sequence"), ("step.onnx", "onnx:step")]
+)
+def test_verify_finds_a_model_that_was_changed(
+    file: str, candidate: str, network: Network, tmp_path: Path
+) -> None:
+    """Weights were negated, and the digest kept: nothing but running the model can tell."""
+    path = tmp_path / "graph.nir"
+    path.write_bytes(network_to_nir(network))
+    samples = Samples(np.random.default_rng(2).integers(0, 2, (3, 4, 1, 8, 8)).astype(float), None)
+    with neurocompile.export(path, target="onnx", validate=False) as program:
+        sound = neurocompile.verify(program, data=samples)
+    model = onnx.load_from_string(program.extra_files[file])
+    for graph in graphs_of(model):
+        for tensor in graph.initializer:
+            if len(tensor.dims) == 2:
+                weight = onnx.numpy_helper.to_array(tensor)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(-weight, tensor.name))
+    files = {**program.extra_files, file: model.SerializeToString()}
+    with replace(program, extra_files=files) as changed:
+        report = neurocompile.verify(changed, data=samples)
+        alone = neurocompile.verify(changed, data=samples, against=[candidate])
+
+    pairs = [(item.reference, item.candidate) for item in sound.comparisons if item.must_match]
+    assert pairs == [("fixedpoint", "onnx"), ("onnx", "onnx:sequence"), ("onnx", "onnx:step")]
+    assert not sound.failed
+    assert report.failed
+    assert [item.candidate for item in report.comparisons if item.failed] == [candidate]
+    assert [item.candidate for item in alone.comparisons] == [candidate]
+    assert alone.failed
+    assert alone.overall is alone.comparisons[0]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from neurocompile.cli import main
 from neurocompile.data import InputRange, load_samples
+from neurocompile.errors import RangeError
 from neurocompile.frontend.network_to_nir import network_to_nir
 from neurocompile.ir import LIF, Conv2d, Dense, Flatten, Network
 from neurocompile.passes.assemble import assemble
@@ -114,6 +115,39 @@ def test_neurons_leak_and_fire_above_their_threshold() -> None:
 
     assert found["membrane/n"].tolist() == [0.75, 1.125, 0.75, 0.375]
     assert found["out"].tolist() == found["spikes/n"].tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("size", [1e39, 1e-42, 1e-50])
+def test_numbers_that_float32_does_not_hold_are_refused(size: float) -> None:
+    """Too large ones would be infinite, and near 0 they have fewer bits than 24."""
+    network = network_of(neuron("n", threshold=np.array(1.5 * size)), [[0.7 * size]])
+
+    with pytest.raises(RangeError) as caught:
+        models_of(network, 4)
+
+    assert [problem.layer for problem in caught.value.problems] == ["n", "n"]
+    assert all("1 of its" in str(problem) for problem in caught.value.problems)
+
+
+def test_tiny_weights_are_as_good_as_none_beside_a_threshold() -> None:
+    network = network_of(neuron("n"), [[0.75, 1e-42]])
+
+    found = shown_by(network, [[1, 1], [1, 4]])
+
+    assert found["membrane/n"].tolist() == [0.75, 1.125]
+
+
+def test_metadata_have_the_keys_of_the_integers() -> None:
+    item = ReadoutPopulation("r", (1,), np.array([0.25]))
+    session = onnxruntime.InferenceSession(models_of(network_of(item), 4)[STEP])
+    about = json.loads(session.get_modelmeta().custom_metadata_map["neurocompile"])
+
+    assert about["form"] == "float"
+    assert about["inputs"] == {"in": {"tensor": "in", "scale": 1}}
+    assert about["outputs"] == {
+        "out": {"tensor": "out", "shows": "membrane", "scale": 1, "origin": 0}
+    }
+    assert about["sent"] == about["membranes"] == {}
 
 
 @pytest.mark.parametrize(("comparison", "fires"), [(">", 0), (">=", 1)])

@@ -30,7 +30,7 @@ from neurocompile.training.integer_terms import read_terms
 from neurocompile.training.losses import tet_loss
 from neurocompile.training.networks import SpikingNetwork, build, spikes_of
 from neurocompile.training.neurons import LIF
-from neurocompile.training.quantised import QuantisedBody, describe, prepare, program_of
+from neurocompile.training.quantised import QuantisedBody, describe, prepare, program_of, restore
 
 STEPS = 3
 GREY, COLOUR, SPIKES = InputRange(0, 1, 1 / 16), InputRange(0, 1, 1 / 255), InputRange(0, 1, 1)
@@ -100,10 +100,10 @@ def jolt(network: SpikingNetwork) -> None:
             values.add_(noise * values.std(correction=0).clamp(min=0.01))
 
 
-def plain_program(trained: Trained, recipe: Recipe) -> Program:
+def plain_program(trained: Trained, recipe: Recipe, steps: int = STEPS) -> Program:
     body = prepare(trained, Recipe(8)).body
     assert isinstance(body, QuantisedBody)
-    return program_of(body.unrounded(), recipe, STEPS)
+    return program_of(body.unrounded(), recipe, steps)
 
 
 def own_program(network: SpikingNetwork, bits: int = 8) -> Program:
@@ -160,6 +160,34 @@ def test_before_the_first_step_it_is_what_export_makes_of_the_float_network(
     for layer, values in spikes.items():
         assert np.array_equal(values.numpy(), result.spikes[layer]), layer
     assert np.allclose(outputs.numpy(), result.output, rtol=1e-12)  # a scale is told by its inverse
+
+
+@pytest.mark.parametrize("steps", [16, 32])
+@pytest.mark.parametrize(
+    "recipe", [Recipe(8), Recipe(3, method="mse"), Recipe(2, method="percentile", percentile=80)],
+    ids=lambda recipe: str(recipe.weight_bits),
+)  # fmt: skip
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_scales_that_the_proof_lowered_shrink_no_row_once_more(
+    recipe: Recipe, steps: int, shift: float
+) -> None:
+    """Without a leak worst cases add up: the proof lowers scales to just below where it would not hold."""
+    trained = a_network("no leak")
+    with torch.no_grad():
+        for part in trained.network.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.bias.add_(shift)  # which leaves more room for inhibition
+    x = pixels((1, 8, 8), GREY)
+    network = prepare(trained, recipe, steps=steps)
+
+    outputs, spikes = spikes_of(network, x)
+    program = plain_program(trained, recipe, steps)
+    result = program.run(x.numpy(), "all", on="fixedpoint:definition")
+
+    assert "lif2" in program.facts["quantisation"]["scales_lowered_by_range_proof"]
+    for layer, values in spikes.items():
+        assert np.array_equal(values.numpy(), result.spikes[layer]), layer
+    assert np.allclose(outputs.numpy(), result.output, rtol=1e-12)
 
 
 def neurons_of(network: IntegerNetwork, name: str) -> IntegerNeurons:
@@ -320,6 +348,25 @@ def test_rows_that_the_range_proof_would_refuse_are_shrunk() -> None:
     (first,) = (group for group in program.network.synapses if group.target == "lif1")
     assert 960 < first.weight[0].sum() <= 131071 / 128
     check_same(network, program, pixels((1, 8, 8), values))
+
+
+def test_weights_of_the_host_are_shrunk_to_its_bits() -> None:
+    """Pixels are 0, 1 and 2: the range proof allows twice as much."""
+    values = InputRange(0, 1, 0.5)
+    trained = replace(a_network("convolutional"), input_range=values)
+    described = describe(prepare(trained, Recipe(2)))
+    assert described is not None
+    network = restore(trained.network, values, {**described, "on_host": True}).eval()
+    with torch.no_grad():
+        weight = network.body.get_submodule("conv1").get_parameter("weight")
+        weight.zero_()
+        weight[:, 0, 1, 1] = 1e6
+
+    program = own_program(network)
+
+    (first,) = (group for group in program.network.synapses if group.on_host)
+    assert (first.weight.max() > 16_000, first.exponent) == (True, 0)
+    assert first.weight.max() <= 32_767
 
 
 def test_a_read_out_behind_a_pool_is_shrunk_for_long_samples() -> None:
