@@ -67,6 +67,7 @@ BITS = (8, 6, 5, 4, 3, 2)
 SEED = 0
 AT_ONCE = 250  # samples
 CHANCE = 0.05
+LEFT_OUT = "not measured"
 CHECKED = 100  # samples on which fine-tuned networks are held against PyTorch
 
 
@@ -458,14 +459,24 @@ Rows = dict[str, list[Row]]  # by way, one for each number of bits
 
 
 def measure_case(
-    subject: Subject, ways: Sequence[Way], bits: Sequence[int], images: Path, scratch: Path
+    subject: Subject,
+    ways: Sequence[Way],
+    bits: Sequence[int],
+    tuned_bits: Sequence[int],
+    images: Path,
+    scratch: Path,
 ) -> Rows:
-    """Measure all ways of one network."""
+    """Measure all ways of one network; it is fine-tuned in `tuned_bits` only."""
     rows: Rows = {}
     for way in ways:
         rows[way.name] = []
         for number in bits:
-            row = row_of(subject, way, number, images, scratch)
+            left_out = way.tuned and number not in tuned_bits
+            row = (
+                Row(number, problem=LEFT_OUT)
+                if left_out
+                else row_of(subject, way, number, images, scratch)
+            )
             rows[way.name].append(row)
             told = row.problem or f"{len(row.wrong)} of {subject.samples} wrong"
             print(f"{subject.case.name}, {way.name}, {number} bits: {told}", flush=True)
@@ -666,7 +677,7 @@ def sections_of(subject: Subject, rows: Rows, bits: Sequence[int]) -> list[Secti
 
     def accuracy_of(row: Row) -> str:
         if row.problem:
-            return "none"
+            return "-" if row.problem == LEFT_OUT else "none"
         return f"{100 * (1 - len(row.wrong) / subject.samples):.2f}{'*' if row.lowered else ''}"
 
     def spikes_of(row: Row) -> str:
@@ -682,7 +693,7 @@ def sections_of(subject: Subject, rows: Rows, bits: Sequence[int]) -> list[Secti
             f"{error:.2f} points; one sample is {100 / subject.samples:.2f}. Trained for {case.epochs} epochs "
             f"with seed {SEED}; fine-tuned for each number of bits for {case.tuning_epochs} more, learning rate "
             f"{case.tuning_rate:g}. In %; \\* where the range proof lowered a layer's scale (not "
-            "marked where samples decided it), none where no integers fit.",
+            "marked where samples decided it), none where no integers fit, - where not measured.",
             table(head, [(name, *map(accuracy_of, each)) for name, each in rows.items()]),
             {
                 "samples": subject.samples,
@@ -714,6 +725,7 @@ def measure(
     ways: Sequence[Way],
     bits: Sequence[int],
     *,
+    tuned_bits: Sequence[int] = BITS,
     images: Path,
     runs: Path,
     scratch: Path,
@@ -721,7 +733,7 @@ def measure(
     """Return what was asked, then the tables of each network."""
     subjects = [subject_of(case, images, runs) for case in cases]
     found = {
-        subject.case.name: measure_case(subject, ways, bits, images, scratch)
+        subject.case.name: measure_case(subject, ways, bits, tuned_bits, images, scratch)
         for subject in subjects
     }
     tables = [
@@ -741,6 +753,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the page is written")
     parser.add_argument("--cases", nargs="+", default=[case.name for case in CASES])
     parser.add_argument("--bits", nargs="+", type=int, default=BITS)
+    parser.add_argument(
+        "--tuned-bits", nargs="+", type=int, default=BITS, help="fine-tune in these only"
+    )
     parser.add_argument("--ways", nargs="+", help="some ways only, by their names")
     options = parser.parse_args(arguments)
     keep_to_threads()
@@ -761,6 +776,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             [case for case in CASES if case.name in options.cases],
             [way for way in WAYS if options.ways is None or way.name in options.ways],
             options.bits,
+            tuned_bits=options.tuned_bits,
             images=options.images,
             runs=options.runs,
             scratch=options.scratch,
