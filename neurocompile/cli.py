@@ -798,9 +798,11 @@ def _print_program(program: Program) -> None:
     print_rounding(program.facts["quantisation"]["layers"])
     for layer, factor in program.facts["quantisation"]["scales_lowered_by_biases"].items():
         click.echo(f"'{layer}' has its weights shrunk {factor:.2f} times, so that its biases fit")
-    may_saturate = program.facts["limits"]["membrane_overflow"] == "saturate"
     for layer, factor in program.facts["quantisation"]["scales_lowered_by_range_proof"].items():
-        scales = next(item.scale for item in program.network.neurons if item.name == layer)
+        neurons = next(item for item in program.network.neurons if item.name == layer)
+        saturates = program.facts["limits"]["membrane_overflow"] == "saturate"
+        may_saturate = saturates and not neurons.readout
+        scales = neurons.scale
         shrunk = program.facts["quantisation"]["channels_lowered_by_range_proof"][layer]
         where = f"up to {factor:.2f} times in {shrunk} of {scales.size} channels"
         times = where if scales.size > 1 else f"{factor:.2f} times"
