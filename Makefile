@@ -10,7 +10,7 @@ THREADS := 2
 FRAMEWORKS := torch synsense spyx
 
 .PHONY: help demo test lint format wheel fuzz fuzz-again proof conformance conformance-docs netx
-.PHONY: bench bench-compile bench-peers bench-train bench-methods bench-loading bench-quantisation clean
+.PHONY: bench bench-onnx bench-compile bench-peers bench-train bench-methods bench-loading bench-quantisation clean
 
 help: ## Show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -70,12 +70,15 @@ netx: $(READY) .conformance/netx/ready ## Load our .net files with lava-dl's net
 	@touch $@
 
 # As many threads for everybody who is measured: numpy's BLAS, PyTorch and compiled kernels.
-bench bench-peers bench-train bench-methods bench-loading bench-quantisation: export OMP_NUM_THREADS := $(THREADS)
-bench bench-peers bench-train bench-methods bench-loading bench-quantisation: export OPENBLAS_NUM_THREADS := $(THREADS)
-bench bench-peers bench-train bench-methods bench-loading bench-quantisation: export NUMBA_NUM_THREADS := $(THREADS)
+bench bench-onnx bench-peers bench-train bench-methods bench-loading bench-quantisation: export OMP_NUM_THREADS := $(THREADS)
+bench bench-onnx bench-peers bench-train bench-methods bench-loading bench-quantisation: export OPENBLAS_NUM_THREADS := $(THREADS)
+bench bench-onnx bench-peers bench-train bench-methods bench-loading bench-quantisation: export NUMBA_NUM_THREADS := $(THREADS)
 
 bench: $(READY) ## Measure the integer engine beside Lava and PyTorch; writes benchmarks/results
 	$(BIN)/python benchmarks/engine.py
+
+bench-onnx: $(READY) ## Measure ONNX Runtime beside the integer engine, Lava and PyTorch
+	$(BIN)/python benchmarks/engine.py --sections throughput one_sample --name onnx
 
 bench-compile: $(READY) ## Measure what compiling the papers' deep networks takes
 	$(BIN)/python benchmarks/compile_deep.py

@@ -538,7 +538,10 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="the smallest sizes, to see that it runs"
     )
-    parser.add_argument("--output", type=Path, help="where to write engine.md and engine.json")
+    names = [measure.__name__.removeprefix("measure_") for measure in SECTIONS]
+    parser.add_argument("--sections", nargs="+", choices=names, default=names, help="some only")
+    parser.add_argument("--name", default="engine", help="of the page: NAME.md and NAME.json")
+    parser.add_argument("--output", type=Path, help="where to write the page")
     options = parser.parse_args()
     sizes = QUICK if options.quick else Sizes()
     if options.rounds:
@@ -546,13 +549,15 @@ def main() -> None:
     keep_to_threads()
     measured, others = machine(), Others()
     sections = []
-    for measure in SECTIONS:
+    for name, measure in zip(names, SECTIONS, strict=True):
+        if name not in options.sections:
+            continue
         print(f"{measure.__name__} ...", file=sys.stderr, flush=True)
         sections.append(measure(sizes))
     introduction = "How fast integers run, measured in one go by `make bench`: cases take turns, numbers are medians."
     page = report("The engine of `fixedpoint`", introduction, sections, measured, others.share())
     output = options.output or (None if options.quick else RESULTS)
-    write_report(output, "engine", page, sections, measured)
+    write_report(output, options.name, page, sections, measured)
 
 
 if __name__ == "__main__":
