@@ -23,6 +23,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from neurocompile_fixedpoint.definition import empty_trace
 from numpy.typing import NDArray
 
 from neurocompile.errors import (
@@ -38,7 +39,6 @@ from neurocompile.integer import (
     IntegerNeurons,
     IntegerPopulation,
     Trace,
-    recorded_type,
 )
 from neurocompile.target import Availability, Progress
 from neurocompile_onnx.operators import problem_of
@@ -188,7 +188,7 @@ class OnnxExecutor:
     ) -> Trace:
         """Run `payloads`, (samples, steps, *shape) by input, within `deadline` seconds."""
         samples, steps = next(iter(payloads.values())).shape[:2]
-        trace = self._empty(samples, steps, record)
+        trace = empty_trace(self.network, samples, steps, record)
         at_once = self._samples_at_once(steps, trace)
         run = self._run_steps if self.engine == "step" else self._run_sequence
         with Clock.until(deadline) as clock:
@@ -244,27 +244,6 @@ class OnnxExecutor:
             tensor = session.interface["inputs"][item.name]["tensor"]
             found[tensor] = part[item.name].astype(_type_of(item.minimum, item.maximum))
         return found
-
-    def _empty(self, samples: int, steps: int, record: Collection[str]) -> Trace:
-        """Return a trace with room for what is asked for, of the types of `fixedpoint`'s."""
-        network = self.network
-        return Trace(
-            outputs={
-                output: np.zeros((samples, steps, *network[name].shape), np.int64)
-                for output, name in network.outputs.items()
-            },
-            spikes={
-                item.name: np.zeros((samples, steps, *item.shape), recorded_type(item))
-                for item in network.populations
-                if item.name in record
-            },
-            membrane={
-                item.name: np.zeros((samples, steps, *item.shape), np.int64)
-                for item in network.neurons
-                if f"membrane/{item.name}" in record
-            },
-            counters={},  # models do not count
-        )
 
     def _samples_at_once(self, steps: int, trace: Trace) -> int:
         """Return how many samples go into a call, so that what it holds is bounded."""
