@@ -111,7 +111,7 @@ clean: ## Remove what was built; runs stay
 # for them, so that tests of what it reads take it from a folder of its own.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,events,tensorboard,plot,fast,onnx,loihi2,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,events,tensorboard,plot,distances,fast,onnx,loihi2,dev,docs]'
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 11))' \
 		|| $(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python --constraint constraints.txt lava-nc
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .vision --constraint constraints.txt torchvision

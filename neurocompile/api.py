@@ -35,10 +35,13 @@ from neurocompile.passes.share_sums import Sums
 from neurocompile.pipeline import CompileOptions, Observe, compile_network
 from neurocompile.program import GRAPH, Program, load
 from neurocompile.quantisation.recipe import Recipe
+from neurocompile.samples import source_of_samples
 from neurocompile.sources import Read, Source, need_lightning, source_of
 from neurocompile.target import Progress
 from neurocompile.validation import CALIBRATION_SAMPLES
-from neurocompile.verification import ProgressOf, Report, verify_program
+from neurocompile.verification.report import Report
+from neurocompile.verification.stages import ProgressOf
+from neurocompile.verification.verify import verify_program
 
 if TYPE_CHECKING:
     from torch import nn
@@ -308,7 +311,11 @@ def verify(
         raise DataError("there are no samples to verify on")
     try:
         return verify_program(
-            opened, chosen, against=against, progress_of=progress_of, deadline=deadline
+            opened,
+            source_of_samples(chosen, data if isinstance(data, str) else ""),
+            against=against,
+            progress_of=progress_of,
+            deadline=deadline,
         )
     finally:
         if opened is not program:

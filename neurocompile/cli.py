@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -14,7 +13,6 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from neurocompile import __version__, api
@@ -22,6 +20,10 @@ from neurocompile import target as targets
 from neurocompile.atomic import check_writable, write_text
 from neurocompile.checks.tables import print_check, print_rounding
 from neurocompile.chips import FamilyTarget
+from neurocompile.commands.inspect import inspect
+from neurocompile.commands.report import report
+from neurocompile.commands.verify import verify
+from neurocompile.console import DONE, IMPOSSIBLE, example, progress_bars, share_of, when_called
 from neurocompile.counted import remarks
 from neurocompile.data import InputRange
 from neurocompile.describe import describe
@@ -33,19 +35,16 @@ from neurocompile.integer import Integer
 from neurocompile.pipeline import PASSES, Observe
 from neurocompile.program import Program, load
 from neurocompile.quantisation.recipe import Method, Objective, Recipe, Scales, WeightRounding
-from neurocompile.raster import draw_raster, need_matplotlib
+from neurocompile.raster import need_matplotlib
 from neurocompile.run_file import run_file
 from neurocompile.stages import Stage
 from neurocompile.training.presets import PRESETS
-from neurocompile.verification import Comparison, Report
 
 if TYPE_CHECKING:
     from neurocompile.training.config import TrainSettings
 
-DONE, DIFFERENT, IMPOSSIBLE = 0, 1, 2
 SMALLEST_SPAN = 1e-30  # of an input range; payloads of anything smaller would overflow
 TOLD_SHRINKING = 2  # of weights by the range proof: a bit is lost
-REPORT_JSON, RASTER = "report.json", "raster.png"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,14 +72,9 @@ def run() -> None:
     sys.exit(main())
 
 
-def _example(text: str) -> str:
-    """Return an epilogue that click prints as it is."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in text.strip().splitlines())
-
-
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=_example(
+    epilog=example(
         """
 neurocompile train --preset digits -o runs/digits
 neurocompile export runs/digits --target loihi2 -o runs/digits-loihi2
@@ -96,7 +90,7 @@ def commands() -> None:
 
 
 @commands.command(
-    epilog=_example(
+    epilog=example(
         """
 neurocompile train --preset digits -o runs/digits
 neurocompile train --preset digits --seed 1 --set neuron.tau=0.25 -o runs/leaky
@@ -145,7 +139,7 @@ def train(**options: Any) -> None:
 
 
 @commands.command(
-    epilog=_example(
+    epilog=example(
         """
 neurocompile evaluate runs/digits
 neurocompile evaluate runs/digits --steps 64 --report runs/digits/evaluation
@@ -191,7 +185,7 @@ def evaluate(
         from neurocompile.training.figures import check_no_run
 
         check_no_run(directory)
-    with _progress() as progress_of:
+    with progress_bars() as progress_of:
         found = api.evaluate(
             source, data=data, steps=steps, samples=samples, progress=progress_of("torch")
         )
@@ -386,7 +380,7 @@ def _export_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @commands.command(
-    epilog=_example(
+    epilog=example(
         """
 neurocompile export runs/digits --target loihi2 -o runs/digits-loihi2
 neurocompile export runs/digits --target loihi2 --weight-bits 4 -O convolution=conv -o small
@@ -410,7 +404,7 @@ def export(
     **options: Any,
 ) -> None:
     """Compile SOURCE, a run directory, checkpoint, .nir or .net file, into a program directory."""
-    with _progress() as progress_of:
+    with progress_bars() as progress_of:
         program = api.export(
             source,
             target=target,
@@ -419,7 +413,7 @@ def export(
             options=_parse_pairs(target_options),
             recipe=_recipe(options),
             observe=_printer(print_after),
-            progress=_when_called(progress_of, "calibrate"),
+            progress=when_called(progress_of, "calibrate"),
             **options,
         )
     _print_program(program)
@@ -427,7 +421,7 @@ def export(
 
 
 @commands.command(
-    epilog=_example(
+    epilog=example(
         """
 neurocompile check runs/digits --target loihi2
 neurocompile check theirs.nir --target loihi2 --profile norse --dt 1e-3 --json check.json
@@ -453,7 +447,7 @@ def check(
     """
     if json_file is not None:
         check_writable(json_file)
-    with _progress() as progress_of:
+    with progress_bars() as progress_of:
         report = api.check(
             source,
             target=target,
@@ -461,7 +455,7 @@ def check(
             options=_parse_pairs(target_options),
             recipe=_recipe(options),
             observe=_printer(print_after),
-            progress=_when_called(progress_of, "calibrate"),
+            progress=when_called(progress_of, "calibrate"),
             **options,
         )
     print_check(report)
@@ -472,7 +466,7 @@ def check(
 
 @commands.command(
     "run",
-    epilog=_example(
+    epilog=example(
         """
 neurocompile run runs/digits-loihi2 --input in.npz --output out.npz --record all
 neurocompile run runs/digits-loihi2 --input in.npz --output out.npz --on fixedpoint
@@ -516,7 +510,7 @@ def run_command(
     """Run a program on the inputs of an .npz file."""
     check_writable(output)
     loaded = load(program)
-    with _progress() as progress_of:
+    with progress_bars() as progress_of:
         result = run_file(
             loaded,
             loaded.executor(on),
@@ -541,79 +535,7 @@ def run_command(
         )
 
 
-@commands.command(
-    epilog=_example(
-        """
-neurocompile verify runs/digits-loihi2 --input digits:test
-neurocompile verify runs/digits-loihi2 --input digits:test --samples 20 --report runs/report
-neurocompile verify runs/digits-loihi2 --input in.npz --against fixedpoint --json report.json
-"""
-    )
-)
-@click.argument("program", type=click.Path(path_type=Path), metavar="PROGRAM_DIR")
-@click.option(
-    "--input",
-    "data",
-    required=True,
-    metavar="DATA",
-    help="A data set ('digits:test') or an .npz file.",
-)
-@click.option("--samples", type=int, help="Take the first ones only.")
-@click.option(
-    "--against",
-    default="",
-    metavar="NAME,...",
-    help="Stages to compare: torch, float, fixedpoint; onnx:step, onnx:sequence.",
-)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE")
-@click.option(
-    "--report",
-    "directory",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Write report.json and a picture.",
-)
-@click.option(
-    "--deadline", type=float, metavar="SECONDS", help="Give up on the target after so long."
-)
-def verify(
-    program: Path,
-    data: str,
-    samples: int | None,
-    against: str,
-    json_file: Path | None,
-    directory: Path | None,
-    deadline: float | None,
-) -> int:
-    """Compare every stage with the one before it, spike by spike. Exit code 1 if integers differ."""
-    if json_file is not None:
-        check_writable(json_file)
-    if directory is not None:
-        need_matplotlib()
-        check_writable(directory, directory=True, option="--report")
-    with _progress() as progress_of, load(program) as loaded:
-        report = api.verify(
-            loaded,
-            data=data,
-            samples=samples,
-            against=[name for name in against.split(",") if name],
-            progress_of=progress_of,
-            deadline=deadline,
-        )
-    _print_report(report)
-    text = json.dumps(report.to_json(), indent=2) + "\n"
-    if json_file is not None:
-        write_text(json_file, text)
-    if directory is not None:
-        write_text(directory / REPORT_JSON, text)
-        click.echo(f"wrote {directory / REPORT_JSON}")
-        if report.stages[0].spikes:
-            draw_raster(report, directory / RASTER)
-            click.echo(f"wrote {directory / RASTER}")
-    return DIFFERENT if report.failed else DONE
-
-
-@commands.command("targets", epilog=_example("neurocompile targets"))
+@commands.command("targets", epilog=example("neurocompile targets"))
 def list_targets() -> None:
     """List the installed targets and whether their programs can be run here."""
     table = Table("target", "what it is", "runs here", "options (-O)", box=None, pad_edge=False)
@@ -633,7 +555,7 @@ def list_targets() -> None:
             click.echo(f"chips that {name} can be (--spec): {', '.join(family.chips)}")
 
 
-@commands.command(epilog=_example("neurocompile doctor"))
+@commands.command(epilog=example("neurocompile doctor"))
 def doctor() -> None:
     """Say what is installed here, what is missing, and the command that installs it."""
     table = Table("", "what", "found", "needed for", box=None, pad_edge=False)
@@ -654,39 +576,6 @@ def _scales(values: NDArray[np.float64]) -> str:
 def _numbers(values: Integer) -> str:
     low, high = int(values.min()), int(values.max())
     return str(low) if low == high else f"{low} to {high}"
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], targets.Progress]]:
-    """Yield what makes a progress bar for a stage by name; bars vanish when all is done."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bars:
-
-        def progress_of(stage: str) -> targets.Progress:
-            task = bars.add_task(stage, total=None)
-            return lambda done, total: bars.update(task, completed=done, total=total)
-
-        yield progress_of
-
-
-def _when_called(progress_of: Callable[[str], targets.Progress], stage: str) -> targets.Progress:
-    """Return the progress of a stage that may never begin: its bar appears when it does."""
-    begun: list[targets.Progress] = []
-
-    def progress(done: int, total: int) -> None:
-        if not begun:
-            begun.append(progress_of(stage))
-        begun[0](done, total)
-
-    return progress
 
 
 def _parse_range(text: str | None) -> InputRange | None:
@@ -867,75 +756,23 @@ def _validation(facts: Mapping[str, Any]) -> str:
     """Return what running the network after each pass showed, in a line."""
     if "skipped" in facts:
         return f"passes not validated: {facts['skipped']}"
-    exact = [report for report in facts["passes"] if report["exact"]]
-    ties = sum(report["ties"] for report in exact)
+    exact = [told for told in facts["passes"] if told["exact"]]
+    ties = sum(told["ties"] for told in exact)
     text = (
         f"validated on {facts['samples']} samples: {len(exact)} exact passes changed 0 of "
-        f"{sum(report['slots'] for report in exact)} spikes"
+        f"{sum(told['slots'] for told in exact)} spikes"
     )
     if ties:
         text += f" (and {ties} on a threshold, which rounding decides)"
-    for report in facts["passes"]:
-        if not report["exact"]:
-            share = _share(report["mismatches"], report["slots"])
-            text += f"; {report['pass']} changed {share}"
+    for told in facts["passes"]:
+        if not told["exact"]:
+            share = share_of(told["mismatches"], told["slots"])
+            text += f"; {told['pass']} changed {share}"
     return text
 
 
-def _print_report(report: Report) -> None:
-    console = Console()
-    table = Table("comparison", "layer", box=None, pad_edge=False)
-    for heading in ("places", "differ", "share"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for comparison in report.comparisons:
-        for layer in comparison.layers:
-            table.add_row(
-                "",
-                layer.name,
-                f"{layer.slots}",
-                f"{layer.mismatches}",
-                _share(layer.mismatches, layer.slots),
-                "",
-            )
-        table.add_row(
-            f"{comparison.reference} / {comparison.candidate}",
-            "all",
-            f"{comparison.slots}",
-            f"{comparison.mismatches}",
-            _share(comparison.mismatches, comparison.slots),
-            _verdict(comparison),
-            end_section=True,
-        )
-    console.print(table)
-    for comparison in report.comparisons:
-        first = comparison.first_divergence
-        if first is not None:
-            click.echo(
-                f"{comparison.reference} / {comparison.candidate}: first difference at sample {first.sample}, "
-                f"step {first.step}, layer '{first.layer}', neuron {first.neuron}: "
-                f"{comparison.candidate} {'fired' if first.candidate_spike else 'did not fire'}, "
-                f"{comparison.reference} {'did' if first.reference_spike else 'did not'} "
-                f"(membrane {first.membrane:.6g}, threshold {first.threshold:.6g})"
-            )
-    for remark in report.remarks:
-        click.echo(remark)
-    accuracy = "  ".join(f"{name} {100 * value:.2f} %" for name, value in report.accuracy.items())
-    if accuracy:
-        click.echo(f"accuracy on {report.samples} samples, {report.steps} steps: {accuracy}")
-
-
-def _share(mismatches: int, slots: int) -> str:
-    return f"{100 * mismatches / slots:.4f} %" if slots else "-"
-
-
-def _verdict(comparison: Comparison) -> str:
-    if not comparison.must_match:
-        return "measured"
-    if not comparison.failed:
-        return "identical" if comparison.slots else "identical outputs"
-    too = ", too" if comparison.mismatches else ""
-    return f"FAILED ({comparison.output_mismatches} outputs differ{too})"
+for command in (verify, report, inspect):
+    commands.add_command(command)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from neurocompile.atomic import replacing
 from neurocompile.errors import MissingDependencyError, Problem
-from neurocompile.verification import Report
+from neurocompile.verification.report import Report
 
 NEURONS_SHOWN = 64
 STEPS_SHOWN = 64

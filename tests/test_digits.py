@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import neurocompile
-from neurocompile.verification import Report
+from neurocompile.verification.report import Report
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])

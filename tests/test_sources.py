@@ -33,7 +33,7 @@ from neurocompile.program import GRAPH, Program
 from neurocompile.reference import simulate
 from neurocompile.sources import need_lightning
 from neurocompile.training.neurons import LIF
-from neurocompile.verification import folded_network
+from neurocompile.verification.stages import folded_network
 
 Capture = pytest.CaptureFixture[str]
 
