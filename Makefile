@@ -9,7 +9,7 @@ THREADS := 2
 
 FRAMEWORKS := torch synsense spyx
 
-.PHONY: help demo test lint format wheel fuzz fuzz-again proof conformance conformance-docs netx
+.PHONY: help demo test lint format docs wheel fuzz fuzz-again proof conformance conformance-docs netx
 .PHONY: bench bench-onnx bench-compile bench-peers bench-train bench-methods bench-loading bench-quantisation clean
 
 help: ## Show this text
@@ -32,6 +32,9 @@ lint: $(READY) ## Check formatting, style and types
 format: $(READY) ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(READY) ## Build the documentation site into site/, warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(READY) ## Build the wheel and look at what is in it
 	@rm -rf dist
@@ -104,7 +107,7 @@ bench-loading: $(READY) ## Measure whether event data keep up with training
 	@touch $@
 
 clean: ## Remove what was built; runs stay
-	rm -rf .venv .vision .conformance .bench dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .vision .conformance .bench dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # lava-nc declares Python 3.10 only; on newer ones it is installed besides and loaded through our shim.
 # torchvision's wheels are for CUDA builds of PyTorch; beside another build they break Lightning, which looks

@@ -35,13 +35,14 @@ from neurocompile.passes.share_sums import Sums
 from neurocompile.pipeline import CompileOptions, Observe, compile_network
 from neurocompile.program import GRAPH, Program, load
 from neurocompile.quantisation.recipe import Recipe
-from neurocompile.samples import source_of_samples
+from neurocompile.samples import SampleSource, open_source
 from neurocompile.sources import Read, Source, need_lightning, source_of
 from neurocompile.target import Progress
 from neurocompile.validation import CALIBRATION_SAMPLES
+from neurocompile.verification.budgets import Budgets
 from neurocompile.verification.report import Report
 from neurocompile.verification.stages import ProgressOf
-from neurocompile.verification.verify import verify_program
+from neurocompile.verification.verify import EXAMINED, verify_program
 
 if TYPE_CHECKING:
     from torch import nn
@@ -292,34 +293,69 @@ def verify(
     against: Sequence[str] = (),
     progress_of: ProgressOf | None = None,
     deadline: float | None = None,
+    jobs: int = 1,
+    resume: Path | str | None = None,
+    examine: int = EXAMINED,
+    suggest: bool = False,
+    max_mismatch: float | None = None,
+    min_accuracy: float | None = None,
+    max_accuracy_drop: float | None = None,
 ) -> Report:
     """
     Compare all stages of `program` on `data`, spike by spike, and return the report.
 
-    `samples` takes the first ones only. A data set by name is read as the network was trained on it,
-    from the directory in NEUROCOMPILE_DATA, else ./data: programs do not say where data were. The
-    report says whether anything failed; nothing is raised for spikes that differ.
+    `samples` takes the first ones only; shares then come with what they say of all. A data set by name is
+    read as the network was trained on it, from the directory in NEUROCOMPILE_DATA, else ./data: programs
+    do not say where data were. `jobs` processes share the samples. `resume` is a directory that keeps
+    what is done until all is: a run that was stopped goes on from it. `examine` samples are looked at
+    closely (0: none), and with `suggest` quantised in other ways, to say what would help.
+
+    `max_mismatch`, `min_accuracy` and `max_accuracy_drop` are floors, as fractions, as `Budgets`
+    explains. The report says whether anything failed; nothing is raised for spikes that differ. Raises
+    `OptionError` for options that make no sense, before anything runs.
     """
+    budgets = Budgets(max_mismatch, min_accuracy, max_accuracy_drop)
+    raise_all(OptionError, _nonsense(samples, jobs, examine, suggest=suggest, deadline=deadline))
     opened = program if isinstance(program, Program) else load(program)
-    if samples is not None and samples < 1:
-        raise OptionError(Problem("", "--samples must be at least 1", f"it is {samples}"))
-    if isinstance(data, str):
-        chosen = load_samples(data, _data_options(opened.facts), count=samples)
-    else:
-        chosen = data if samples is None else data.first(samples)
-    if sample_count(chosen.inputs) == 0:
-        raise DataError("there are no samples to verify on")
     try:
         return verify_program(
             opened,
-            source_of_samples(chosen, data if isinstance(data, str) else ""),
+            source_for(opened, data, samples),
             against=against,
             progress_of=progress_of,
             deadline=deadline,
+            jobs=jobs,
+            state=None if resume is None else Path(resume),
+            examine=examine,
+            alternatives=suggest,
+            budgets=budgets,
         )
     finally:
         if opened is not program:
             opened.close()
+
+
+def source_for(program: Program, data: str | Samples, samples: int | None = None) -> SampleSource:
+    """Return `data` as `verify` reads it for `program`: all samples, or the first `samples` ones."""
+    return open_source(data, _data_options(program.facts), count=samples)
+
+
+def _nonsense(
+    samples: int | None, jobs: int, examine: int, *, suggest: bool, deadline: float | None
+) -> Iterable[Problem]:
+    """Yield what makes no sense in the options of `verify`."""
+    if samples is not None and samples < 1:
+        yield Problem("", "--samples must be at least 1", f"it is {samples}")
+    if jobs < 1:
+        yield Problem("", "--jobs must be at least 1", f"it is {jobs}")
+    if examine < 0:
+        yield Problem("", "--examine must be at least 0", f"it is {examine}")
+    if suggest and examine == 0:
+        yield Problem(
+            "", "--suggest measures on the examined samples", "--examine is 0", "give it more"
+        )
+    if deadline is not None and not deadline > 0:
+        yield Problem("", "--deadline must be more than 0 seconds", f"it is {deadline:g}")
 
 
 def _recipe(

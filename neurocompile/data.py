@@ -325,9 +325,7 @@ def load_samples(
             if count is None or not spread:
                 return samples if count is None else samples.first(count)
             return samples.at(_evenly(count, sample_count(samples.inputs)))
-    name, split = named_split(data, unnamed=unnamed)
-    data_set = load_data_set(name, options)
-    chosen = data_set.train if split == "train" else data_set.test
+    name, data_set, chosen = open_split(data, options, unnamed=unnamed)
     count = len(chosen) if count is None else min(count, len(chosen))
     values = count * data_set.steps * math.prod(data_set.input_shape)
     if values > MOST_VALUES:
@@ -341,6 +339,19 @@ def load_samples(
         )
     indices = _evenly(count, len(chosen)) if spread else np.arange(count)
     return Samples(chosen.fetch(indices), chosen.labels[indices])
+
+
+def open_split(
+    data: str, options: DataOptions = DataOptions(), *, unnamed: SplitName = "test"
+) -> tuple[str, DataSet, Split]:
+    """
+    Return the name of the data set that DATA names, the set itself, and the split that is meant.
+
+    None of its samples is read. Raises what `named_split` and `load_data_set` do.
+    """
+    name, split = named_split(data, unnamed=unnamed)
+    data_set = load_data_set(name, options)
+    return name, data_set, data_set.train if split == "train" else data_set.test
 
 
 def _evenly(count: int, length: int) -> Integer:

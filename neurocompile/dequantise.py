@@ -9,6 +9,7 @@ network's: a population's weight unit is 1 / `scale`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from neurocompile.integer import (
     IntegerSynapses,
 )
 from neurocompile.ir import Conv2d, Dense, Float
+from neurocompile.population_reference import simulate_populations
 from neurocompile.populations import (
     InputPopulation,
     Population,
@@ -33,6 +35,7 @@ from neurocompile.populations import (
     SumPopulation,
     SynapseGroup,
 )
+from neurocompile.reference import Trace
 
 
 def dequantise(network: IntegerNetwork) -> PopulationNetwork:
@@ -48,6 +51,39 @@ def dequantise(network: IntegerNetwork) -> PopulationNetwork:
 def real_inputs(network: IntegerNetwork, payloads: Mapping[str, Integer]) -> dict[str, Float]:
     """Return what the integers `payloads` stand for, by input."""
     return {item.name: payloads[item.name] / item.scale for item in network.inputs}
+
+
+def simulate_dequantised(network: IntegerNetwork, payloads: Mapping[str, Integer]) -> Trace:
+    """
+    Return what `dequantise(network)` does on `payloads`, (samples, steps, *shape) by input.
+
+    Outputs and membranes are in the source's units, as `population_reference.simulate_populations` has them.
+    """
+    values = {item.name: payloads[item.name].astype(np.float64) for item in network.inputs}
+    trace = simulate_populations(dequantise(_in_weight_units(network)), values)
+    neurons = {item.name: item for item in network.neurons}
+    shown = {name: neurons[layer] for name, layer in network.outputs.items()}
+    return Trace(
+        {
+            name: values / shown[name].scale if shown[name].readout else values
+            for name, values in trace.outputs.items()
+        },
+        trace.spikes,
+        {name: values / neurons[name].scale for name, values in trace.membrane.items()},
+    )
+
+
+def _in_weight_units(network: IntegerNetwork) -> IntegerNetwork:
+    """Return `network` as if its source counted membranes in weight units, and inputs in payloads."""
+    populations: list[IntegerPopulation] = []
+    for item in network.populations:
+        if isinstance(item, IntegerRelay):
+            populations.append(item)
+        elif isinstance(item, IntegerInput):
+            populations.append(replace(item, scale=1.0))
+        else:
+            populations.append(replace(item, scale=np.ones(()), origin=np.zeros(())))
+    return replace(network, populations=tuple(populations))
 
 
 def _population(item: IntegerPopulation) -> Population:
@@ -66,7 +102,8 @@ def _population(item: IntegerPopulation) -> Population:
             bias=item.bias / states,
             decay=None if item.shows == "input" else decay,
             current_decay=current_decay,
-            pulse=item.pulse / item.scale,
+            # What arrives is shown without it.
+            pulse=np.zeros(()) if item.shows == "input" else item.pulse / item.scale,
         )
     return SpikingPopulation(
         item.name,

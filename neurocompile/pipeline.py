@@ -189,20 +189,7 @@ def run_passes(network: Network, target: Target, passes: Passes) -> Compiled:
     options = passes.options
     steps = options.steps or network.steps or STEPS_IF_UNKNOWN
 
-    passes.done("import", network)
-    unpooled = passes.apply("lower_max_pooling", lower_max_pooling, network)
-    passes.done("lower_max_pooling", unpooled)
-    firing = passes.apply("lower_thresholds", lower_thresholds, unpooled)
-    passes.done("lower_thresholds", firing)
-    shifted = passes.apply("shift_resets", shift_resets, firing)
-    passes.done("shift_resets", shifted)
-    assembled = passes.apply("assemble", assemble, shifted)
-    passes.done("assemble", assembled)
-    # What is asked for is tried, and refused by the chip; what nobody asked for is not.
-    fits = largest_sum(target) if options.sums == "auto" else target.limits.payload_maximum
-    populations, sums = share_sums(assembled, sums=options.sums, largest_sum=fits)
-    passes.done("share_sums", populations)
-
+    populations, sums = _structural(network, target, passes)
     decided = Calibrated(options.recipe, options.first_layer)
 
     def in_integers(populations: PopulationNetwork) -> Quantised:
@@ -260,6 +247,7 @@ def run_passes(network: Network, target: Target, passes: Passes) -> Compiled:
         native_steps=network.steps,
         facts={
             "first_layer": {"computed_by": quantised.first_layer, "because": quantised.reason},
+            "choices": {"sums": options.sums, "first_layer": passes.options.first_layer},
             "quantisation": {
                 **_asked(passes.options),
                 "scales_lowered_by_range_proof": dict(quantised.lowered),
@@ -274,6 +262,36 @@ def run_passes(network: Network, target: Target, passes: Passes) -> Compiled:
     )
     passes.refuse("target", UnsupportedError, target.check(program))
     return Compiled(populations, sums, quantised, program, tally, can_fire, fired)
+
+
+def populations_of(network: Network, target: Target, sums: Sums = "auto") -> PopulationNetwork:
+    """
+    Return the populations whose integers a program of `network` for `target` holds, in real numbers.
+
+    `sums` is what the program was compiled with. Raises what an export would.
+    """
+    return _structural(network, target, Passes(CompileOptions(sums=sums)))[0]
+
+
+def _structural(
+    network: Network, target: Target, passes: Passes
+) -> tuple[PopulationNetwork, tuple[SharedSum, ...]]:
+    """Return what the passes before the first integers make of `network`, and how sums travel."""
+    passes.done("import", network)
+    unpooled = passes.apply("lower_max_pooling", lower_max_pooling, network)
+    passes.done("lower_max_pooling", unpooled)
+    firing = passes.apply("lower_thresholds", lower_thresholds, unpooled)
+    passes.done("lower_thresholds", firing)
+    shifted = passes.apply("shift_resets", shift_resets, firing)
+    passes.done("shift_resets", shifted)
+    assembled = passes.apply("assemble", assemble, shifted)
+    passes.done("assemble", assembled)
+    asked = passes.options.sums
+    # What is asked for is tried, and refused by the chip; what nobody asked for is not.
+    fits = largest_sum(target) if asked == "auto" else target.limits.payload_maximum
+    populations, shared = share_sums(assembled, sums=asked, largest_sum=fits)
+    passes.done("share_sums", populations)
+    return populations, shared
 
 
 def _asked(options: CompileOptions) -> dict[str, Any]:

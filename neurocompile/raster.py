@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from neurocompile.atomic import replacing
 from neurocompile.errors import MissingDependencyError, Problem
-from neurocompile.verification.report import Report
+from neurocompile.verification.report import Exhibit, Report
 
 NEURONS_SHOWN = 64
 STEPS_SHOWN = 64
@@ -44,15 +44,19 @@ def draw_raster(report: Report, path: Path) -> None:
     need_matplotlib()
     from matplotlib.figure import Figure
 
-    first, last = report.stages[0], report.stages[-1]
-    names = list(first.spikes)
-    samples = max(1, min(report.samples, STEPS_SHOWN // report.steps))
+    first, last = report.stages[0].name, report.stages[-1].name
+    shown_samples = samples_drawn(report)
+    samples = len(shown_samples)
+    names = [layer.name for layer in report.overall.layers]
     figure = Figure(figsize=(13, 1 + 4.2 * len(names)), layout="constrained")
     panels = figure.subplots(2 * len(names), 1, sharex=True, squeeze=False)[:, 0]
     for number, name in enumerate(names):
-        reference, candidate = (_selected(stage.spikes[name][:samples]) for stage in (first, last))
+        reference, candidate = (
+            _selected(np.stack([exhibit.spikes[stage][name] for exhibit in shown_samples]))
+            for stage in (first, last)
+        )
         shown = reference.shape[1]
-        total = int(np.prod(first.spikes[name].shape[2:]))
+        total = int(np.prod(shown_samples[0].spikes[first][name].shape[1:]))
         layer = next(item for item in report.overall.layers if item.name == name)
         share = 100 * layer.mismatches / layer.slots
         heading = (
@@ -61,17 +65,30 @@ def draw_raster(report: Report, path: Path) -> None:
         )
         above, below = panels[2 * number : 2 * number + 2]
         above.set_title(heading, loc="left", fontsize=10)
-        _draw_panel(above, reference, candidate, first.name)
-        _draw_panel(below, candidate, reference, last.name)
+        _draw_panel(above, reference, candidate, first)
+        _draw_panel(below, candidate, reference, last)
         for panel in (above, below):
             for start in range(0, samples * report.steps, report.steps):
                 panel.axvline(start - 0.5, color="0.75", linewidth=0.6, zorder=0)
     panels[-1].set_xlabel(
-        f"step ({report.steps} steps a sample, samples 0 to {samples - 1}); red: the other one differs"
+        f"step ({report.steps} steps a sample, {_told(shown_samples)}); red: the other one differs"
     )
-    figure.suptitle(f"{first.name} above, {last.name} below", fontsize=12)
+    figure.suptitle(f"{first} above, {last} below", fontsize=12)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
+
+
+def samples_drawn(report: Report) -> tuple[Exhibit, ...]:
+    """Return the exhibits that the picture shows: as many as fit; none without spikes of two stages."""
+    if len(report.stages) < 2 or not report.overall.slots:
+        return ()
+    return report.exhibits[: max(1, STEPS_SHOWN // report.steps)]
+
+
+def _told(exhibits: tuple[Exhibit, ...]) -> str:
+    """Return which samples the picture shows."""
+    numbers = [exhibit.sample for exhibit in exhibits]
+    return f"sample{'s' if len(numbers) > 1 else ''} {', '.join(str(number) for number in numbers)}"
 
 
 def _selected(spikes: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -84,10 +101,10 @@ def _selected(spikes: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _draw_panel(panel: Any, own: NDArray[np.uint8], other: NDArray[np.uint8], name: str) -> None:
     marks = {"s": 9, "marker": "s", "linewidths": 0}
     for mask, style in (
-        ((own == 1) & (other == 1), {**marks, "color": "black"}),
-        ((own == 1) & (other == 0), {**marks, "color": RED}),
+        ((own > 0) & (own == other), {**marks, "color": "black"}),
+        ((own > 0) & (own != other), {**marks, "color": RED}),
         (
-            (own == 0) & (other == 1),
+            (own == 0) & (other > 0),
             {"s": 16, "marker": "o", "facecolors": "none", "edgecolors": RED},
         ),
     ):

@@ -65,12 +65,12 @@ def test_train_export_verify(run: Path, program: Path, tmp_path: Path, capsys: C
         "float / fixedpoint",
         "fixedpoint / loihi2",
         "identical",
-        "accuracy on 30 samples",
+        "30 samples, a part of the data, 3 steps",
     ):
         assert text in printed
     facts = json.loads((report / "report.json").read_text())
     assert facts == json.loads((tmp_path / "facts.json").read_text())
-    assert list(facts["accuracy"]) == ["torch", "float", "fixedpoint", "loihi2"]
+    assert list(facts["accuracy"]) == ["torch", "float", "quantised", "fixedpoint", "loihi2"]
     last = facts["comparisons"][-1]
     assert (last["reference"], last["candidate"], last["must_match"], last["mismatches"]) == (
         "fixedpoint", "loihi2", True, 0,
@@ -342,7 +342,7 @@ def test_fewer_steps_than_trained_are_verified_with_those(
 
     assert main(["verify", short, "--input", "digits", "--samples", "5"]) == 0
 
-    assert "accuracy on 5 samples, 2 steps" in capsys.readouterr().out
+    assert "5 samples, a part of the data, 2 steps" in capsys.readouterr().out
 
 
 def test_too_many_steps_are_refused_with_the_way_out(
@@ -436,7 +436,7 @@ def test_a_report_on_a_network_without_spikes_has_no_picture(
         main(["verify", program, "--input", str(tmp_path / "in.npz"), "--report", str(report)]) == 0
     )
 
-    assert [path.name for path in report.iterdir()] == ["report.json"]
+    assert sorted(path.name for path in report.iterdir()) == ["report.html", "report.json"]
     assert "raster" not in capsys.readouterr().out
 
 
@@ -569,9 +569,9 @@ def test_several_inputs_and_outputs_are_verified(
 
     assert code == 0
     printed = capsys.readouterr().out
-    assert "fixedpoint / loihi2  all" in printed
-    assert "identical" in printed
-    assert "accuracy on 5 samples, 6 steps: float" in printed
+    assert "fixedpoint / loihi2: identical, all spikes and outputs" in printed
+    assert "5 samples, 6 steps" in printed
+    assert "accuracy      float" in printed
     report = json.loads(facts.read_text())
     last = report["comparisons"][-1]
     assert last["output"] == {

@@ -111,7 +111,8 @@ class LayerFields:
             wanted = " or ".join(str(number) for number in axes)
             self.damaged(f"needs '{key}' with {wanted} axes", f"it has the shape {value.shape}")
             return None
-        real = value.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # numpy warns of signalling NaNs, which are told below
+            real = value.astype(np.float64)
         wrong = ~np.isfinite(real) | (real != np.rint(np.nan_to_num(real)))
         if wrong.any():
             self.damaged(

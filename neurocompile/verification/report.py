@@ -19,7 +19,8 @@ from neurocompile.statistics import Share
 
 SCHEMA = 1
 
-SpikeKind = Literal["missing", "extra"]
+OF_PLACES = {"of_places": True}
+"""Marks shares of spikes, which are not independent within a sample: the JSON has no interval for them."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class MembraneTrace:
     candidate_threshold: float
     reference_spikes: tuple[int, ...]
     candidate_spikes: tuple[int, ...]
+    first_step: int = 0  # of the sample: a long trace begins later
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Divergence:
     """
     A spike in which two stages differ; membranes are those before the reset, in the source's units.
 
-    `membrane` and `threshold` are the candidate's. A stage that shows no membranes has None (PyTorch's).
+    `membrane` and `threshold` are the candidate's. A stage that shows no membranes has None: PyTorch, and a
+    target whose spike is not that of the integers.
     """
 
     sample: int
@@ -95,9 +98,9 @@ class LayerBlame:
     """
 
     name: str
-    total: Share
-    own: Share
-    inherited: Share
+    total: Share = field(metadata=OF_PLACES)
+    own: Share = field(metadata=OF_PLACES)
+    inherited: Share = field(metadata=OF_PLACES)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Alternative:
 
     name: str
     options: str
-    mismatches: Share
+    mismatches: Share = field(metadata=OF_PLACES)
     accuracy: Share | None
     weight_bytes: int
 
@@ -211,7 +214,8 @@ class Comparison:
 
     `divergences` are the first ones of a few samples, a random choice that does not depend on how the
     samples were split up; `differing_samples` is the share of samples with any; `same_decisions` the
-    share that both put in the same class.
+    share that both put in the same class. `interval` is the 95 % one of the share of mismatches, from how
+    much samples vary; None where that says nothing.
     """
 
     reference: str
@@ -225,6 +229,7 @@ class Comparison:
     divergences: tuple[Divergence, ...] = ()
     differing_samples: Share | None = None
     same_decisions: Share | None = None
+    interval: tuple[float, float] | None = None
 
     @property
     def slots(self) -> int:
@@ -350,7 +355,8 @@ class Report:
             "accuracy": self.accuracy,
             "stages": plain(self.stages),
             "comparisons": [_comparison_json(item) for item in self.comparisons],
-            "layers": plain(self.overall.layers),
+            "overall": _comparison_json(self.overall),
+            "layers": [_layer_json(layer) for layer in self.overall.layers],
             "budgets": plain(self.budgets),
             "remarks": list(self.remarks),
             "counters": {layer: dict(counts) for layer, counts in self.counters.items()},
@@ -368,7 +374,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, Share):
         return value.to_json()
     if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+        shown = {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+        for item in fields(value):
+            if item.metadata.get("of_places"):
+                shown[item.name] = {
+                    name: shown[item.name][name] for name in ("count", "of", "value")
+                }
+        return shown
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
@@ -386,6 +398,7 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
         "candidate": comparison.candidate,
         "slots": comparison.slots,
         "mismatches": comparison.mismatches,
+        "interval": plain(comparison.interval),
         "must_match": comparison.must_match,
         "output": {
             "slots": comparison.output_slots,
@@ -396,5 +409,9 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
         "divergences": plain(comparison.divergences),
         "differing_samples": plain(comparison.differing_samples),
         "same_decisions": plain(comparison.same_decisions),
-        "layers": plain(comparison.layers),
+        "layers": [_layer_json(layer) for layer in comparison.layers],
     }
+
+
+def _layer_json(layer: LayerComparison) -> dict[str, Any]:
+    return {**plain(layer), "per_spike": layer.per_spike}

@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 
 from neurocompile import reference
 from neurocompile.data import Inputs, Samples, by_input, map_inputs
-from neurocompile.dequantise import dequantise, real_inputs
+from neurocompile.dequantise import dequantise, simulate_dequantised
 from neurocompile.errors import DataError, OptionError, Problem, ProgramFormatError
 from neurocompile.frontend.exact_nir import exact_network
 from neurocompile.frontend.from_nir import from_nir
 from neurocompile.frontend.import_options import ImportOptions
 from neurocompile.frontend.read_nir import read_nir
 from neurocompile.ir import Network
-from neurocompile.population_reference import simulate_populations
 from neurocompile.program import GRAPH, REFERENCE, Program
 from neurocompile.run_file import repeat_steps
 from neurocompile.target import FormsTarget, Progress, find
@@ -169,10 +168,8 @@ class Runner:
             trace = reference.simulate(self.network, inputs, progress=progress)
             return Stage(name, integers, trace.outputs, trace.spikes), {}
         if name == "quantised":
-            assert self.dequantised is not None
             payloads = self.program.payloads(inputs)
-            shown = real_inputs(self.program.network, payloads)
-            trace = simulate_populations(self.dequantised, shown)
+            trace = simulate_dequantised(self.program.network, payloads)
             return Stage(name, integers, trace.outputs, trace.spikes), {}
         record = "all" if self.plan.forms.get(name, True) else ()
         result = self.program.run(inputs, record, on=name, progress=progress, deadline=deadline)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile.decision import decisions
-from neurocompile.verification.report import Divergence
+from neurocompile.verification.report import Divergence, plain
 from neurocompile.verification.stages import Counters, Stage
 
 KEPT = 16  # divergences of each pair: a random choice among the samples that differ
@@ -48,7 +48,11 @@ class LayerTally:
 
 @dataclass(frozen=True)
 class PairTally:
-    """Sums over samples of two stages; `first` is the divergence of the lowest sample."""
+    """
+    Sums over samples of two stages; `first` is the divergence of the lowest sample.
+
+    `squares` adds up the squared number of mismatches of each sample: how much samples vary.
+    """
 
     layers: Mapping[str, LayerTally]
     output_slots: int
@@ -58,6 +62,7 @@ class PairTally:
     agreeing: int  # samples that both stages decide alike
     first: Divergence | None = None
     kept: tuple[Divergence, ...] = ()
+    squares: int = 0
 
     def __add__(self, other: PairTally) -> PairTally:
         found = [item for item in (self.first, other.first) if item is not None]
@@ -70,17 +75,24 @@ class PairTally:
             agreeing=self.agreeing + other.agreeing,
             first=min(found, key=lambda item: item.sample, default=None),
             kept=chosen((*self.kept, *other.kept)),
+            squares=self.squares + other.squares,
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StageTally:
-    """Sums over samples of one stage; `right_by_step` counts right decisions after each step."""
+    """
+    Sums over samples of one stage; `right_by_step` counts right decisions after each step.
+
+    `by_neuron` are spikes by layer, of the layer's shape, added up over samples and steps; a graded
+    spike counts its number. Equal tallies have equal numbers.
+    """
 
     spikes: Mapping[str, int]
     slots: Mapping[str, int]
     right_by_step: tuple[int, ...] | None
     decided: int  # the steps after which decisions stay, added up over samples
+    by_neuron: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def __add__(self, other: StageTally) -> StageTally:
         ours, theirs = self.right_by_step, other.right_by_step
@@ -91,18 +103,30 @@ class StageTally:
             if ours is None or theirs is None
             else tuple(a + b for a, b in zip(ours, theirs, strict=True)),
             self.decided + other.decided,
+            {name: counts + other.by_neuron[name] for name, counts in self.by_neuron.items()},
         )
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StageTally) and plain(self) == plain(other)
 
-@dataclass(frozen=True)
+    __hash__ = None  # type: ignore[assignment]  # it holds arrays
+
+
+@dataclass(frozen=True, eq=False)
 class Tally:
-    """Everything that was counted on `samples` samples of `steps` steps."""
+    """
+    Everything that was counted on `samples` samples of `steps` steps.
+
+    `inputs` are what was shown, in the program's integers, of each input's shape, added up over samples
+    and steps.
+    """
 
     samples: int
     steps: int
     pairs: Mapping[tuple[str, str], PairTally]
     stages: Mapping[str, StageTally]
     counters: Counters = field(default_factory=dict)
+    inputs: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -114,7 +138,13 @@ class Tally:
                 layer: _added(counts, other.counters[layer])
                 for layer, counts in self.counters.items()
             },
+            {name: total + other.inputs[name] for name, total in self.inputs.items()},
         )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tally) and plain(self) == plain(other)
+
+    __hash__ = None  # type: ignore[assignment]  # it holds arrays
 
 
 def _added(ours: Mapping[str, int], theirs: Mapping[str, int]) -> dict[str, int]:
@@ -144,6 +174,10 @@ def tally_pair(first: Stage, second: Stage, *, offset: int, agreeing: int) -> Pa
     }
     found = first_divergences({name: first.spikes[name] for name in layers}, second.spikes, offset)
     outputs = [(values, second.outputs[name]) for name, values in first.outputs.items()]
+    in_sample = np.zeros(len(outputs[0][0]), np.int64)
+    for name in layers:
+        differs = first.spikes[name] != second.spikes[name]
+        in_sample += differs.reshape(len(in_sample), -1).sum(1)
     return PairTally(
         layers=layers,
         output_slots=sum(before.size for before, _ in outputs),
@@ -153,6 +187,7 @@ def tally_pair(first: Stage, second: Stage, *, offset: int, agreeing: int) -> Pa
         agreeing=agreeing,
         first=found[0] if found else None,
         kept=chosen(found),
+        squares=int((in_sample * in_sample).sum()),
     )
 
 
@@ -184,7 +219,9 @@ def tally_stage(
     """Count what `stage` fired, and how its decisions compare with `labels`, after each step."""
     after = decisions_over_steps(next(iter(stage.outputs.values())), weights)
     changed = after[:, :-1] != after[:, -1:]
-    last_change = np.where(changed.any(1), changed.shape[1] - changed[:, ::-1].argmax(1), 0)
+    before_last = changed.shape[1]  # 0 of one step, of which nothing has a place
+    reversed_ = changed[:, ::-1] if before_last else np.zeros((len(after), 1), bool)
+    last_change = np.where(changed.any(1), before_last - reversed_.argmax(1), 0)
     return StageTally(
         spikes={name: int(values.sum(dtype=np.int64)) for name, values in stage.spikes.items()},
         slots={name: values.size for name, values in stage.spikes.items()},
@@ -192,6 +229,9 @@ def tally_stage(
         if labels is None
         else tuple(int(number) for number in (after == labels[:, np.newaxis]).sum(0)),
         decided=int((last_change + 1).sum()),
+        by_neuron={
+            name: values.sum((0, 1), dtype=np.int64) for name, values in stage.spikes.items()
+        },
     )
 
 

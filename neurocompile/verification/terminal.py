@@ -1,63 +1,335 @@
-"""A verification for people, on a terminal."""
+"""
+A verification for people, on a terminal: where each layer differs, and below it a summary in one screen.
+
+Numbers are those of the report, cut to a few digits. Nothing here tells by colour alone: verdicts are
+words. Names of layers come from other people's files, and are printed as text, never as markup.
+"""
 
 from __future__ import annotations
 
-import click
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from neurocompile.console import share_of
-from neurocompile.verification.report import Comparison, Report
+from neurocompile.statistics import Share
+from neurocompile.verification.report import (
+    Alternative,
+    Cause,
+    Comparison,
+    Divergence,
+    Energy,
+    LayerBlame,
+    LayerComparison,
+    Report,
+)
+
+RANKED = 5  # layers in the ranking
+TOLD_CONTRIBUTIONS = 4
+PLAIN_STATUS = "exact"
+PREFIXES = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"), (0.0, "pJ"))  # of picojoules
 
 
-def print_report(report: Report) -> None:
-    """Print where the stages of `report` differ, and how often they are right."""
-    console = Console()
-    table = Table("comparison", "layer", box=None, pad_edge=False)
-    for heading in ("places", "differ", "share"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for comparison in report.comparisons:
-        for layer in comparison.layers:
-            table.add_row(
-                "",
-                layer.name,
-                f"{layer.slots}",
-                f"{layer.mismatches}",
-                share_of(layer.mismatches, layer.slots),
-                "",
-            )
-        table.add_row(
-            f"{comparison.reference} / {comparison.candidate}",
-            "all",
-            f"{comparison.slots}",
-            f"{comparison.mismatches}",
-            share_of(comparison.mismatches, comparison.slots),
-            _verdict(comparison),
-            end_section=True,
+def print_report(report: Report, console: Console | None = None) -> None:
+    """Print where the stages of `report` differ, how often they are right, and why."""
+    console = console or Console(highlight=False, emoji=False)
+    for table in layer_tables(report, console.width):
+        console.print(table)
+        console.print()
+    console.print(Text(heading(report), "bold"))
+    summary = Table.grid(padding=(0, 2, 0, 0))
+    summary.add_column(no_wrap=True)
+    summary.add_column(overflow="fold")
+    for label, lines in summary_of(report):
+        for number, (text, style) in enumerate(lines):
+            summary.add_row(Text("" if number else label, "bold"), Text(printable(text), style))
+    console.print(summary)
+
+
+def heading(report: Report) -> str:
+    """Return what was verified, on what."""
+    data = f" on {printable(report.data)}" if report.data else ""
+    some = "" if report.whole else ", a part of the data"
+    samples = f"{report.samples} sample{'' if report.samples == 1 else 's'}"
+    steps = f"{report.steps} step{'' if report.steps == 1 else 's'}"
+    return f"{report.target}{data}: {samples}{some}, {steps}"
+
+
+def layer_tables(report: Report, width: int) -> Iterator[Table]:
+    """Yield the shares of differing spikes, by layer and pair, in tables that fit into `width`."""
+    pairs = [pair for pair in report.comparisons if pair.layers]
+    names = list(dict.fromkeys(layer.name for pair in pairs for layer in pair.layers))
+    shown = {name: printable(name) for name in names}
+    first = max((len(name) for name in [*shown.values(), "spikes differ"]), default=0)
+    columns = [max(len(pair.reference), len(pair.candidate) + 2, 10) + 2 for pair in pairs]
+    for start, stop in _fitting(columns, width - first):
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("spikes\ndiffer", overflow="fold")
+        for pair in pairs[start:stop]:
+            title = Text(f"{pair.reference}\n/ {pair.candidate}")
+            table.add_column(title, justify="right", no_wrap=True)
+        for name in names:
+            cells = [_of_layer(pair, name) for pair in pairs[start:stop]]
+            table.add_row(Text(shown[name]), *cells)
+        totals = [_cell(pair.mismatches, pair.slots) for pair in pairs[start:stop]]
+        table.add_row(Text("all", "bold"), *totals)
+        yield table
+
+
+def _fitting(columns: Sequence[int], width: int) -> Iterator[tuple[int, int]]:
+    """Yield from which to which of `columns` fit beside each other into `width`; one at least."""
+    start, used = 0, 0
+    for number, column in enumerate(columns):
+        if number > start and used + column > width:
+            yield start, number
+            start, used = number, 0
+        used += column
+    if columns:
+        yield start, len(columns)
+
+
+def _of_layer(pair: Comparison, name: str) -> str:
+    layers = {layer.name: layer for layer in pair.layers}
+    found: LayerComparison | None = layers.get(name)
+    return "-" if found is None else _cell(found.mismatches, found.slots)
+
+
+def _cell(mismatches: int, slots: int) -> str:
+    return percent(mismatches / slots) if mismatches else "0"
+
+
+def summary_of(report: Report) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield the parts of the summary: a label, and lines with the style in which they are printed."""
+    yield "matches", list(_verdicts(report))
+    if report.accuracy:
+        yield "accuracy", [(_accuracy(report), "")]
+    if report.budgets:
+        lines = [(item.text, "red" if item.failed else "green") for item in report.budgets]
+        yield "budgets", lines
+    pairs = pairs_to_explain(report)
+    if pairs:
+        yield "first spike", [(line, "") for pair in pairs for line in explained(report, pair)]
+    examination = report.examination
+    if examination is not None and examination.blame:
+        yield "layers", [(line, "") for line in ranking(examination.blame)]
+    if examination is not None and examination.alternatives:
+        yield "suggested", [(suggestion(examination.alternatives), "")]
+    costs = [*_resources(report), *_energy(report.energy, report.stages[-1].name)]
+    if costs:
+        yield "costs", [(line, "") for line in costs]
+    if report.remarks:
+        yield "remarks", [(remark, "yellow") for remark in report.remarks]
+    if report.not_measured:
+        yield "not measured", [(line, "dim") for line in _not_measured(report.not_measured)]
+
+
+def _verdicts(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield a verdict for each pair: first those that must match."""
+    held = [pair for pair in report.comparisons if pair.must_match]
+    for pair in held:
+        yield f"{_named(pair)}: {verdict(pair)}", "bold red" if pair.failed else "green"
+    if not held:
+        yield "no two stages compute with the same integers: all is measured", ""
+    for pair in report.comparisons:
+        if not pair.must_match:
+            yield f"{_named(pair)}: {verdict(pair)}", ""
+
+
+def verdict(pair: Comparison) -> str:
+    """Return in words whether the stages of `pair` match, and what differs."""
+    if not pair.mismatches and not pair.output_mismatches:
+        what = "all spikes and outputs" if pair.slots else "all outputs"
+        return f"identical, {what}"
+    if pair.must_match:
+        parts = []
+        if pair.mismatches:
+            parts.append(f"spikes at {pair.mismatches} of {pair.slots} places")
+        if pair.output_mismatches:
+            parts.append(f"{pair.output_mismatches} of {pair.output_slots} outputs")
+        return f"FAILED, {' and '.join(parts)} differ that must not"
+    if not pair.slots:
+        text = f"measured, outputs differ by up to {pair.output_difference:.3g}"
+    elif not pair.mismatches:
+        text = f"measured, all spikes equal, outputs differ by up to {pair.output_difference:.3g}"
+    else:
+        text = f"measured, spikes differ at {percent(pair.mismatches / pair.slots)} of places"
+        if pair.differing_samples is not None:
+            text += f", in {pair.differing_samples.count} of {pair.differing_samples.of} samples"
+    if pair.same_decisions is not None:
+        others = pair.same_decisions.of - pair.same_decisions.count
+        text += f"; {others} of {pair.same_decisions.of} decided otherwise" if others else ""
+    return text
+
+
+def _accuracy(report: Report) -> str:
+    shares = {stage.name: stage.accuracy for stage in report.stages if stage.accuracy is not None}
+    return ", ".join(
+        f"{name} {100 * share.value:.2f} %{'' if report.whole else _reach(share)}"
+        for name, share in shares.items()
+    )
+
+
+def _reach(share: Share) -> str:
+    low, high = share.interval
+    return f" ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def pairs_to_explain(report: Report) -> list[Comparison]:
+    """Return the pairs whose first divergence is told: those that failed, else float against integers."""
+    failed = [pair for pair in report.comparisons if pair.failed and pair.first_divergence]
+    if failed:
+        return failed
+    known = {(pair.reference, pair.candidate): pair for pair in report.comparisons}
+    chosen = known.get(("float", "fixedpoint"), report.overall)
+    return [chosen] if chosen.first_divergence is not None else []
+
+
+def explained(report: Report, pair: Comparison) -> Iterator[str]:
+    """Yield where `pair` differs first, by what margins, and why."""
+    first = pair.first_divergence
+    assert first is not None
+    yield (
+        f"{_named(pair)}: sample {first.sample}, step {first.step}, layer '{first.layer}', neuron "
+        f"{first.neuron}: {pair.candidate} {_fired(first.candidate_spike)}, "
+        f"{pair.reference} {_fired(first.reference_spike)}"
+    )
+    sides = (
+        (pair.candidate, first.membrane, first.threshold),
+        (pair.reference, first.reference_membrane, first.reference_threshold),
+    )
+    margins = [
+        f"{name}: {margin(membrane, threshold)}"
+        for name, membrane, threshold in sides
+        if membrane is not None and threshold is not None
+    ]
+    if margins:
+        yield "; ".join(margins)
+    cause = cause_of(report, pair, first)
+    if cause is not None:
+        yield f"because of {_contributions(cause)}"
+
+
+def _fired(spikes: int) -> str:
+    if spikes == 0:
+        return "did not fire"
+    return "fired" if spikes == 1 else f"fired {spikes} times"
+
+
+def margin(membrane: float, threshold: float) -> str:
+    """Return how far a membrane is from its threshold, in words."""
+    distance = membrane - threshold
+    if not distance:
+        return f"membrane {membrane:.6g} at threshold {threshold:.6g}"
+    side = "above" if distance > 0 else "below"
+    return f"membrane {membrane:.6g}, {abs(distance):.3g} {side} threshold {threshold:.6g}"
+
+
+def cause_of(report: Report, pair: Comparison, first: Divergence) -> Cause | None:
+    """Return the cause that was found for the divergence `first` of `pair`, if it was examined."""
+    place = (first.sample, first.step, first.layer, first.neuron)
+    causes = () if report.examination is None else report.examination.causes
+    for cause in causes:
+        there = cause.divergence
+        found = (there.sample, there.step, there.layer, there.neuron)
+        if found == place and (cause.reference, cause.candidate) == (
+            pair.reference,
+            pair.candidate,
+        ):
+            return cause
+    return None
+
+
+def _contributions(cause: Cause) -> str:
+    ordered = sorted(cause.contributions, key=lambda item: -abs(item.amount))
+    moved = [item for item in ordered if item.amount]
+    told = ", ".join(f"{item.cause} {item.amount:+.3g}" for item in moved[:TOLD_CONTRIBUTIONS])
+    left = sum(item.amount for item in moved[TOLD_CONTRIBUTIONS:])
+    return (told or "nothing that moved it") + (f", others {left:+.3g}" if left else "")
+
+
+def ranking(blame: Sequence[LayerBlame]) -> Iterator[str]:
+    """Yield the layers with the most of their own error, and what they inherit."""
+    for layer in blame[:RANKED]:
+        yield (
+            f"{layer.name}: {percent(layer.own.value)} its own error, "
+            f"{percent(layer.inherited.value)} inherited ({percent(layer.total.value)} differ)"
         )
-    console.print(table)
-    for comparison in report.comparisons:
-        first = comparison.first_divergence
-        if first is not None:
-            click.echo(
-                f"{comparison.reference} / {comparison.candidate}: first difference at sample {first.sample}, "
-                f"step {first.step}, layer '{first.layer}', neuron {first.neuron}: "
-                f"{comparison.candidate} {'fired' if first.candidate_spike else 'did not fire'}, "
-                f"{comparison.reference} {'did' if first.reference_spike else 'did not'} "
-                f"(membrane {first.membrane:.6g}, threshold {first.threshold:.6g})"
+    if len(blame) > RANKED:
+        yield f"and {len(blame) - RANKED} more with less of their own"
+
+
+def suggestion(alternatives: Sequence[Alternative]) -> str:
+    """Return the measured alternative with the fewest differing spikes; the first one is what there is."""
+    present, *others = alternatives
+    best = min(alternatives, key=lambda item: item.mismatches.value)
+    if best is present or best.mismatches.value >= present.mismatches.value:
+        return f"nothing: none of {len(others)} alternatives that were measured is better"
+    text = (
+        f"{best.name}: spikes differ at {percent(best.mismatches.value)} of places instead of "
+        f"{percent(present.mismatches.value)}"
+    )
+    if best.accuracy is not None and present.accuracy is not None:
+        now, then = (f"{100 * share.value:.2f} %" for share in (present.accuracy, best.accuracy))
+        text += (
+            f", accuracy {then} instead of {now}" if then != now else f", accuracy {now} as well"
+        )
+    text += f", weights {best.weight_bytes} bytes instead of {present.weight_bytes}"
+    return f"{text}; export with {best.options}" if best.options else text
+
+
+def _resources(report: Report) -> Iterator[str]:
+    totals = report.resources.get("totals", {})
+    told = [
+        f"{figure['value']} {_counted(name, figure['value'])}{_status(figure['status'])}"
+        for name, figure in totals.items()
+    ]
+    if told:
+        yield ", ".join(told)
+
+
+def _counted(name: str, value: int) -> str:
+    words = name.replace("_", " ")
+    return words.removesuffix("s") if value == 1 else words
+
+
+def _status(status: str) -> str:
+    return "" if status == PLAIN_STATUS else f" ({status})"
+
+
+def _energy(energies: Iterable[Energy], stage: str) -> Iterator[str]:
+    for energy in energies:
+        if energy.stage == stage:
+            yield (
+                f"about {joules(energy.picojoules)} a sample, {joules(energy.dense_picojoules)} as an "
+                "ANN: an estimate, by the rule in the report"
             )
-    for remark in report.remarks:
-        click.echo(remark)
-    accuracy = "  ".join(f"{name} {100 * value:.2f} %" for name, value in report.accuracy.items())
-    if accuracy:
-        click.echo(f"accuracy on {report.samples} samples, {report.steps} steps: {accuracy}")
+            return
 
 
-def _verdict(comparison: Comparison) -> str:
-    if not comparison.must_match:
-        return "measured"
-    if not comparison.failed:
-        return "identical" if comparison.slots else "identical outputs"
-    too = ", too" if comparison.mismatches else ""
-    return f"FAILED ({comparison.output_mismatches} outputs differ{too})"
+def _not_measured(reasons: Mapping[str, str]) -> Iterator[str]:
+    """Yield what was not measured, once for each reason."""
+    for why in dict.fromkeys(reasons.values()):
+        yield f"{', '.join(name for name, reason in reasons.items() if reason == why)}: {why}"
+
+
+def joules(picojoules: float) -> str:
+    """Return an energy with the unit that fits it."""
+    unit, name = next(item for item in PREFIXES if picojoules >= item[0])
+    return f"{picojoules / (unit or 1.0):.3g} {name}"
+
+
+def percent(share: float) -> str:
+    """Return a share in percent with three digits; what is not 0 does not look like 0."""
+    if not share:
+        return "0 %"
+    return f"{100 * share:.3g} %" if share >= 1e-5 else f"{100 * share:.1e} %"
+
+
+def _named(pair: Comparison) -> str:
+    return f"{pair.reference} / {pair.candidate}"
+
+
+def printable(text: str) -> str:
+    """Return `text` without what moves a cursor or changes colours."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
-
-from neurocompile import reference
 from neurocompile.counted import remarks
-from neurocompile.data import Inputs, map_inputs
 from neurocompile.decision import DECISION
-from neurocompile.dequantise import real_inputs
-from neurocompile.ir import LIF, Threshold
-from neurocompile.population_reference import simulate_populations
-from neurocompile.populations import SpikingPopulation
-from neurocompile.program import Program
+from neurocompile.program import REFERENCE, Program
 from neurocompile.samples import SampleSource
-from neurocompile.statistics import Share
+from neurocompile.statistics import Share, Z
+from neurocompile.verification.budgets import Budgets, check_measurable, judge
+from neurocompile.verification.energy import energy_of
+from neurocompile.verification.examine import examine as look_closely
+from neurocompile.verification.exhibits import exhibits_of
+from neurocompile.verification.lookup import look_up
 from neurocompile.verification.report import (
     Comparison,
     Divergence,
+    Energy,
+    Examination,
     LayerComparison,
     Report,
     StageSummary,
 )
-from neurocompile.verification.stages import ProgressOf, Runner, plan_of
+from neurocompile.verification.shape import network_of, resources_of
+from neurocompile.verification.stages import Plan, ProgressOf, Runner, check_labels, plan_of
 from neurocompile.verification.stream import count_all
 from neurocompile.verification.tallies import LayerTally, PairTally, StageTally, Tally
 
+EXAMINED = 32  # samples, unless asked otherwise
+LEFT_OUT = "--against left it out"
 TOLD = (  # of a program's facts
     "source",
     "import",
@@ -49,37 +52,123 @@ def verify_program(
     against: Sequence[str] = (),
     progress_of: ProgressOf | None = None,
     deadline: float | None = None,
+    jobs: int = 1,
+    state: Path | None = None,
+    examine: int = EXAMINED,
+    alternatives: bool = False,
+    budgets: Budgets | None = None,
 ) -> Report:
     """
     Run every stage on all samples of `source` and return how they differ.
 
-    `against` chooses stages by name, as `plan_of` explains.
+    `against` chooses stages by name, as `plan_of` explains; `jobs` processes share the samples, and
+    `state` is a directory that keeps what is done until all is. `examine` samples are looked at closely,
+    with `alternatives` also quantised in other ways. Raises `OptionError` for `budgets` that this cannot
+    measure, before anything runs.
     """
+    budgets = budgets or Budgets()
     plan = plan_of(program, against)
+    if budgets.given:
+        check_measurable(
+            budgets,
+            plan,
+            labelled=source.part(0, 1).labels is not None,
+            spiking=bool(program.network.spiking),
+            target=program.target,
+        )
+    check_labels(program, source.labels)
     runner = Runner(program, plan)
     progress_of = progress_of or (lambda _stage: lambda _done, _total: None)
-    tally = count_all(runner, source, progress_of=progress_of, deadline=deadline)
-    pairs = {
-        (pair.reference, pair.candidate): _comparison(runner, source, tally, pair.must_match, key)
-        for pair in (*plan.pairs, plan.overall)
-        for key in [(pair.reference, pair.candidate)]
-    }
+    tally = count_all(
+        runner, source, progress_of=progress_of, deadline=deadline, jobs=jobs, state=state
+    )
+    comparisons, overall = _comparisons(runner, source, tally)
+    stages = tuple(
+        _summary(name, name in plan.integers, counted, tally)
+        for name, counted in tally.stages.items()
+    )
+    examination, unexamined = _examined(
+        runner, source, tally, examine, alternatives=alternatives, progress_of=progress_of
+    )
+    energy, unknown = _energy(runner, tally)
     return Report(
         target=program.target,
         samples=tally.samples,
         steps=tally.steps,
-        stages=tuple(
-            _summary(name, name in plan.integers, counted, tally)
-            for name, counted in tally.stages.items()
-        ),
-        comparisons=tuple(pairs[pair.reference, pair.candidate] for pair in plan.pairs),
-        overall=pairs[plan.overall.reference, plan.overall.candidate],
+        stages=stages,
+        comparisons=comparisons,
+        overall=overall,
         counters=tally.counters,
         facts={name: program.facts[name] for name in TOLD if name in program.facts},
         data=source.name,
         whole=source.whole,
+        resources=resources_of(program),
+        network=network_of(program),
+        exhibits=exhibits_of(runner, source, tally, deadline),
         remarks=tuple(remarks(program.network, tally.counters, places=tally.samples * tally.steps)),
+        budgets=judge(budgets, overall, stages, whole=source.whole),
+        examination=examination,
+        energy=energy,
+        not_measured={**_left_out(program, plan, tally), **unexamined, **unknown},
     )
+
+
+def _left_out(program: Program, plan: Plan, tally: Tally) -> dict[str, str]:
+    """Return the stages that were not run, and what no stage could show, with the reasons."""
+    found = {}
+    if "torch" not in plan.stages:
+        known = REFERENCE in program.extra_files
+        found["torch"] = LEFT_OUT if known else "the program comes from no PyTorch network of ours"
+    found.update({name: LEFT_OUT for name in ("float", "quantised") if name not in plan.stages})
+    if program.target != "fixedpoint" and "fixedpoint" not in plan.stages:
+        found["fixedpoint"] = LEFT_OUT
+    if not program.network.spiking:
+        found["spikes"] = "no layer of the network spikes"
+    for pair in plan.pairs:
+        if not pair.spikes:
+            found[f"spikes of {pair.candidate}"] = "it shows outputs alone"
+    if next(iter(tally.stages.values())).right_by_step is None:
+        found["accuracy"] = "the data has no labels"
+    return found
+
+
+def _examined(
+    runner: Runner,
+    source: SampleSource,
+    tally: Tally,
+    count: int,
+    *,
+    alternatives: bool,
+    progress_of: ProgressOf,
+) -> tuple[Examination | None, dict[str, str]]:
+    """Look closely at `count` samples; what that could not measure comes with its reasons."""
+    if not count:
+        return None, {"examination": "it was left out (--examine 0)"}
+    if "float" not in runner.plan.stages:
+        return None, {"examination": f"it compares float with the integers: {LEFT_OUT}"}
+    found, reasons = look_closely(
+        runner,
+        source,
+        tally,
+        count=count,
+        alternatives=alternatives,
+        progress=progress_of("examination"),
+    )
+    if not alternatives:
+        reasons = {"alternatives": "not asked for (--suggest)", **reasons}
+    return found, reasons
+
+
+def _energy(runner: Runner, tally: Tally) -> tuple[tuple[Energy, ...], dict[str, str]]:
+    """Estimate the energy of each stage that shows spikes, from their means over all samples."""
+    means = {
+        name: {
+            layer: total / tally.samples
+            for layer, total in {**tally.inputs, **counted.by_neuron}.items()
+        }
+        for name, counted in tally.stages.items()
+    }
+    return energy_of(runner.program, means, steps=tally.steps)
 
 
 def _summary(name: str, integers: bool, counted: StageTally, tally: Tally) -> StageSummary:
@@ -96,14 +185,33 @@ def _summary(name: str, integers: bool, counted: StageTally, tally: Tally) -> St
     )
 
 
+def _comparisons(
+    runner: Runner, source: SampleSource, tally: Tally
+) -> tuple[tuple[Comparison, ...], Comparison]:
+    """Return how the pairs of the plan differ, and how the overall one does."""
+    plan = runner.plan
+    named = {(pair.reference, pair.candidate): pair for pair in (*plan.pairs, plan.overall)}
+    kept = {
+        key: [item for item in (tally.pairs[key].first, *tally.pairs[key].kept) if item is not None]
+        for key in named
+    }
+    seen = look_up(runner, source, kept, steps=tally.steps)
+    pairs = {
+        key: _comparison(key, tally.pairs[key], seen[key], tally, must_match=pair.must_match)
+        for key, pair in named.items()
+    }
+    overall = pairs[plan.overall.reference, plan.overall.candidate]
+    return tuple(pairs[pair.reference, pair.candidate] for pair in plan.pairs), overall
+
+
 def _comparison(
-    runner: Runner, source: SampleSource, tally: Tally, must_match: bool, key: tuple[str, str]
+    key: tuple[str, str],
+    counted: PairTally,
+    seen: dict[int, Divergence],
+    tally: Tally,
+    *,
+    must_match: bool,
 ) -> Comparison:
-    counted: PairTally = tally.pairs[key]
-    found = [item for item in (counted.first,) if item is not None]
-    kept = {item.sample: item for item in (*counted.kept, *found)}
-    seen = looked_up(runner, source, key[1], [kept[sample] for sample in sorted(kept)])
-    by_sample = {item.sample: item for item in seen}
     return Comparison(
         reference=key[0],
         candidate=key[1],
@@ -112,11 +220,28 @@ def _comparison(
         output_slots=counted.output_slots,
         output_mismatches=counted.output_mismatches,
         output_difference=counted.output_difference,
-        first_divergence=None if counted.first is None else by_sample[counted.first.sample],
-        divergences=tuple(by_sample[item.sample] for item in counted.kept),
-        differing_samples=Share(counted.differing, tally.samples),
+        first_divergence=None if counted.first is None else seen[counted.first.sample],
+        divergences=tuple(seen[item.sample] for item in counted.kept),
+        differing_samples=Share(counted.differing, tally.samples) if counted.layers else None,
         same_decisions=Share(counted.agreeing, tally.samples),
+        interval=mismatch_interval(counted, tally.samples),
     )
+
+
+def mismatch_interval(counted: PairTally, samples: int) -> tuple[float, float] | None:
+    """
+    Return the 95 % confidence interval of the share of differing spikes.
+
+    Spikes of one sample are not independent, samples are: it is that of the mean of the samples' shares,
+    by the normal distribution. None where that says nothing: of one sample, or without a difference.
+    """
+    slots = sum(layer.slots for layer in counted.layers.values()) / samples  # of each sample
+    total = sum(layer.mismatches for layer in counted.layers.values())
+    if samples < 2 or not total:
+        return None
+    variance = (counted.squares - total * total / samples) / (samples - 1)
+    mean, reach = total / samples, Z * math.sqrt(max(0.0, variance) / samples)
+    return max(0.0, (mean - reach) / slots), min(1.0, (mean + reach) / slots)
 
 
 def _layer(name: str, layer: LayerTally) -> LayerComparison:
@@ -133,67 +258,3 @@ def _layer(name: str, layer: LayerTally) -> LayerComparison:
         by_step=layer.by_step,
         count_difference=layer.moved / layer.trains,
     )
-
-
-def looked_up(
-    runner: Runner, source: SampleSource, stage: str, divergences: Sequence[Divergence]
-) -> list[Divergence]:
-    """
-    Return `divergences` with the membranes and thresholds of the candidate `stage`.
-
-    Integer stages are looked up in the engine that defines them.
-    """
-    if not divergences:
-        return []
-    samples = source.fetch(np.array([item.sample for item in divergences]))
-    inputs = runner.inputs_of(samples)
-    result = []
-    for number, item in enumerate(divergences):
-        part = map_inputs(lambda values, at=number: values[at : at + 1], inputs)  # type: ignore[misc]
-        membrane, threshold = _membrane(runner, stage, part, item)
-        result.append(replace(item, membrane=membrane, threshold=threshold))
-    return result
-
-
-def _membrane(
-    runner: Runner, stage: str, inputs: Inputs, place: Divergence
-) -> tuple[float | None, float | None]:
-    """Return the membrane just before the spike was decided, and its threshold, in the source's units."""
-    from neurocompile_fixedpoint.definition import execute
-
-    program, layer = runner.program, place.layer
-    if stage == "torch":
-        return None, None
-    at = (0, place.step)
-    if stage == "float":
-        node = runner.network.nodes[layer]
-        assert isinstance(node, LIF | Threshold)
-        trace = reference.simulate(runner.network, inputs, membranes=True)
-        return float(trace.membrane[layer][at].flat[place.neuron]), float(
-            node.threshold.flat[place.neuron]
-        )
-    if stage == "quantised":
-        assert runner.dequantised is not None
-        shown = real_inputs(program.network, program.payloads(inputs))
-        real = simulate_populations(runner.dequantised, shown)
-        item = runner.dequantised[layer]
-        assert isinstance(item, SpikingPopulation)
-        membranes = real.membrane[layer][at] + item.origin
-        fires_at = np.broadcast_to(item.threshold + item.origin, item.shape)
-        return float(membranes.flat[place.neuron]), float(fires_at.flat[place.neuron])
-    payloads = program.payloads(inputs)
-    engine = execute(
-        program.network,
-        payloads,
-        samples=1,
-        steps=next(iter(payloads.values())).shape[1],
-        record=[f"membrane/{layer}"],
-        before_reset=True,
-    )
-    units = program.to_source_units(engine)
-    neurons = next(item for item in program.network.neurons if item.name == layer)
-    thresholds = np.broadcast_to(
-        neurons.threshold << neurons.arithmetic.fraction_bits, neurons.shape
-    )
-    threshold = neurons.in_source_units(thresholds).flat[place.neuron]
-    return float(units.membrane[layer][at].flat[place.neuron]), float(threshold)

@@ -68,8 +68,13 @@ class FixedPointExecutor:
         record: Collection[str] = (),
         progress: Progress | None = None,
         deadline: float | None = None,
+        before_reset: bool = False,
     ) -> Trace:
-        """Run `payloads`, (samples, steps, *shape) by input; it cannot hang: no deadline is kept."""
+        """
+        Run `payloads`, (samples, steps, *shape) by input; it cannot hang: no deadline is kept.
+
+        Membranes are those after the reset, unless `before_reset`.
+        """
         del deadline
         samples, steps = next(iter(payloads.values())).shape[:2]
         return self._chosen(samples * steps)(
@@ -77,6 +82,7 @@ class FixedPointExecutor:
             samples=samples,
             steps=steps,
             record=record,
+            before_reset=before_reset,
             progress=None if progress is None else lambda done: progress(done, samples),
         )
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from neurocompile import api, cli
+from neurocompile import api, cli, console
 from neurocompile.errors import CheckpointError, DataError, OptionError
 from neurocompile.training.checkpoint import load_checkpoint
 from neurocompile.training.config import TrainSettings
@@ -199,7 +199,7 @@ def test_a_preset_must_agree_with_the_run_and_changes_nothing(
 
     assert same["settings"]["epochs"] == 1
     assert same["settings"]["input"]["workers"] == 1
-    assert code == cli.DONE
+    assert code == console.DONE
     error = capsys.readouterr().err
     assert "the resumed run changes input.workers from 1 to 0, epochs from 1 to 2\n" in error
     with pytest.raises(OptionError, match="at least the 2 epochs that are done, but epochs=1"):

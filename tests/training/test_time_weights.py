@@ -142,7 +142,7 @@ def test_verify_applies_the_weights_in_every_stage(program: Program, weighted: T
 
     report = neurocompile.verify(program, data=Samples(inputs.numpy(), with_weights))
 
-    assert set(report.accuracy) == {"torch", "float", "fixedpoint"}
+    assert set(report.accuracy) == {"torch", "float", "quantised", "fixedpoint"}
     assert report.accuracy["torch"] == 1
     assert report.accuracy["float"] > 0.99
     assert report.accuracy["fixedpoint"] > 1 - changed / 2

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neurocompile import cli
+from neurocompile import cli, console
 from neurocompile.errors import (
     CheckpointError,
     DataError,
@@ -215,12 +215,12 @@ def test_ctrl_c_says_how_to_go_on(
 
     code = cli.main(["train", "--config", str(config), "-o", str(tmp_path / "run")])
 
-    assert code == cli.IMPOSSIBLE
+    assert code == console.IMPOSSIBLE
     error = capsys.readouterr().err
     assert "epoch 1 of 2: loss " in error
     assert f"after epoch 1: 'neurocompile train --resume -o {tmp_path / 'run'}' goes on" in error
     monkeypatch.setattr(TrainingModule, "training_step", step)
-    assert cli.main(["train", "--resume", "-o", str(tmp_path / "run")]) == cli.DONE
+    assert cli.main(["train", "--resume", "-o", str(tmp_path / "run")]) == console.DONE
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -1,0 +1,1 @@
+"""What is in a file or directory, one kind to a module; `neurocompile.inspection` finds out which."""
