@@ -85,6 +85,7 @@ class Cause:
     margin_candidate: float
     contributions: tuple[Contribution, ...]
     trace: MembraneTrace
+    note: str = ""  # as of a tie, which float64's last bit decides, or of weights that rounding cannot explain
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,31 @@ class LayerBlame:
 
 
 @dataclass(frozen=True)
+class ReadoutBlame:
+    """
+    What a read-out itself does to the outputs and decisions, over the examined samples.
+
+    `total` and `own` count samples that are decided otherwise than by the float network: as the network
+    runs, and by the read-out alone, run on the reference's spikes. `own_error` and `total_error` are mean
+    differences of its outputs, without sign, in the source's units.
+    """
+
+    name: str
+    total: Share
+    own: Share
+    total_error: float
+    own_error: float
+
+
+@dataclass(frozen=True)
 class Alternative:
     """
     Another way to quantise, measured on the examined samples.
 
-    `options` is what to add to (or change in) the export command; `weight_bytes` all weights' memory.
+    `options` is what to add to (or change in) the export command; `weight_bytes` all weights' memory. It was
+    measured on `samples` samples; `same_decisions` and `output_error` (a mean, without sign) are against the
+    float network. `difference` is the 95 % interval of its share of differing places less the program's own;
+    `better` says that it is clearly better, beyond what so few samples leave to chance.
     """
 
     name: str
@@ -116,6 +137,11 @@ class Alternative:
     mismatches: Share = field(metadata=OF_PLACES)
     accuracy: Share | None
     weight_bytes: int
+    samples: int = 0
+    same_decisions: Share | None = None
+    output_error: float | None = None
+    difference: tuple[float, float] | None = None
+    better: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,6 +175,8 @@ class Distances:
     cost: float
     membrane_mean: float | None
     membrane_largest: float | None
+    pairs: int = 0  # different pairs of trains, each computed once
+    drawn: int | None = None  # of them, where they were too many: the means are estimates then
 
 
 @dataclass(frozen=True)
@@ -168,7 +196,12 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class Examination:
-    """What a close look at `samples` (their numbers) showed, float against the program's integers."""
+    """
+    What a close look at `samples` (their numbers) showed, `reference` against `candidate`.
+
+    They are spread evenly over the data, whatever happens in them; `cause_samples` are those that causes
+    were looked for in, some of them because they differ.
+    """
 
     samples: tuple[int, ...]
     blame: tuple[LayerBlame, ...] = ()  # the worst own error first
@@ -177,6 +210,10 @@ class Examination:
     weights: tuple[Histogram, ...] = ()
     membranes: tuple[Histogram, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
+    readouts: tuple[ReadoutBlame, ...] = ()
+    cause_samples: tuple[int, ...] = ()
+    reference: str = "float"
+    candidate: str = "fixedpoint"
 
 
 @dataclass(frozen=True)
@@ -251,7 +288,8 @@ class StageSummary:
     What one stage did over all samples.
 
     `accuracy_over_steps[t]` is the share of right decisions after t + 1 steps, `steps_to_decision` the
-    mean first step from which on the decision is the final one; None without labels, or without classes.
+    mean first step from which on the decision is the final one; None where there are no classes. `undecided`
+    are samples in which no output is largest: their decision is the first of the largest.
     """
 
     name: str
@@ -261,6 +299,7 @@ class StageSummary:
     steps_to_decision: float | None
     spikes: int
     rates: Mapping[str, float] = field(default_factory=dict)  # by layer, spikes per neuron and step
+    undecided: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -294,6 +333,7 @@ class BudgetResult:
     interval: tuple[float, float] | None
     failed: bool
     text: str
+    unit: str = "%"  # or "points", of differences of accuracies
 
 
 @dataclass(frozen=True)
@@ -320,6 +360,7 @@ class Report:
     )  # populations and synapses, for drawings
     exhibits: tuple[Exhibit, ...] = ()  # not in the JSON
     not_measured: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)  # of what this verification ran on
 
     @property
     def failed(self) -> bool:
@@ -365,6 +406,7 @@ class Report:
             "resources": plain(self.resources),
             "network": plain(self.network),
             "not_measured": dict(self.not_measured),
+            "versions": dict(self.versions),
             "program": dict(self.facts),
         }
 
