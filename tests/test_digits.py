@@ -24,7 +24,8 @@ def check(report: Report) -> None:
     assert report.samples == 360
     assert accuracy["torch"] >= 0.985
     assert min(accuracy.values()) >= accuracy["torch"] - 0.006
-    assert torch_float.mismatches <= 20
+    assert torch_float.differing_samples is not None
+    assert torch_float.differing_samples.count <= 3  # float32 ties, which a whole sample inherits
     if torch_float.mismatches == 0:
         assert torch_float.output_difference < 1e-5
     assert not report.failed
