@@ -27,7 +27,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     graph = nir.NIRGraph(
         nodes={
             "input": nir.Input({"input": np.array([6])}),
-            "fc": nir.Affine(weight=generator.normal(size=(16, 6)), bias=generator.normal(size=16)),
+            "fc": nir.Affine(weight=generator.normal(size=(16, 6)) / 2, bias=np.zeros(16)),
             "if": nir.IF(r=1e4 * full, v_threshold=full, v_reset=0 * full),
             "out": nir.Affine(weight=generator.normal(size=(3, 16)), bias=np.zeros(3)),
             "output": nir.Output({"output": np.array([3])}),
