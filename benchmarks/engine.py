@@ -532,6 +532,12 @@ SECTIONS: tuple[Callable[[Sizes], Section], ...] = (
 )
 
 
+PAGES = {  # the title of a page, and what makes it
+    "engine": ("The engine of `fixedpoint`", "bench"),
+    "onnx": ("ONNX Runtime beside the engine", "bench-onnx"),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, help="how often each case is measured")
@@ -554,8 +560,12 @@ def main() -> None:
             continue
         print(f"{measure.__name__} ...", file=sys.stderr, flush=True)
         sections.append(measure(sizes))
-    introduction = "How fast integers run, measured in one go by `make bench`: cases take turns, numbers are medians."
-    page = report("The engine of `fixedpoint`", introduction, sections, measured, others.share())
+    title, target = PAGES.get(options.name, PAGES["engine"])
+    introduction = (
+        f"How fast integers run, measured in one go by `make {target}`: cases take turns, "
+        "numbers are medians."
+    )
+    page = report(title, introduction, sections, measured, others.share())
     output = options.output or (None if options.quick else RESULTS)
     write_report(output, options.name, page, sections, measured)
 

@@ -9,6 +9,7 @@ are right in the repository, and are turned into links of the site here.
 from __future__ import annotations
 
 import ast
+import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
@@ -28,8 +29,17 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 DOCS = "docs"
-OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "targets/README.md", "benchmarks/results/*.md")
+OUTSIDE = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "targets/README.md",
+    "benchmarks/results/*.md",
+    "examples/README.md",
+)
 SCRIPTS = ("examples/*.py",)
+NOTEBOOKS = ("examples/*.ipynb",)
+PROJECTS = ("examples/*/pyproject.toml",)  # folders that are a project, each with a README.md
+SOURCES = ("*.py", "tests/*.py", "pyproject.toml")  # of a project
 CLI = "reference/cli.md"
 STAR = re.compile(r"(?<=[\s(])\*(?=\w)")  # of `*shape`, which is no emphasis
 LINK = re.compile(r"(?<=\]\()(?P<target>[^)#:\s]+)(?=[)#])")
@@ -52,6 +62,11 @@ def outside() -> dict[str, str]:
     texts = {place: (ROOT / place).read_text("utf-8") for place in _places(OUTSIDE)}
     for place in _places(SCRIPTS):
         texts[place.removesuffix(".py") + ".md"] = script_page(place)
+    for place in _places(NOTEBOOKS):
+        texts[place.removesuffix(".ipynb") + ".md"] = notebook_page(place)
+    for place in _places(PROJECTS):
+        folder = posixpath.dirname(place)
+        texts[f"{folder}/README.md"] = project_page(folder)
     return texts
 
 
@@ -67,6 +82,28 @@ def script_page(place: str) -> str:
     return f"# {Path(place).name}\n\n{about}\n\n```python\n{source}```\n"
 
 
+def notebook_page(place: str) -> str:
+    """Return a page that shows the cells of the notebook at `place`; it is stored without outputs."""
+    cells = json.loads((ROOT / place).read_text("utf-8"))["cells"]
+    parts = [
+        text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
+        for cell in cells
+        if (text := "".join(cell["source"]))
+    ]
+    parts.insert(1, f"This is the notebook `{place}`: run it to see what it prints and draws.")
+    return "\n\n".join(parts) + "\n"
+
+
+def project_page(folder: str) -> str:
+    """Return a page of a project's README.md, with its sources below it."""
+    parts = [(ROOT / folder / "README.md").read_text("utf-8").rstrip()]
+    for place in _places(f"{folder}/{pattern}" for pattern in SOURCES):
+        language = "toml" if place.endswith(".toml") else "python"
+        source = (ROOT / place).read_text("utf-8")
+        parts.append(f"## {posixpath.relpath(place, folder)}\n\n```{language}\n{source}```")
+    return "\n\n".join(parts) + "\n"
+
+
 def on_config(config: MkDocsConfig) -> None:
     """Put the pages of a folder in the place of `folder/*` in the navigation."""
     pages = [
@@ -76,7 +113,7 @@ def on_config(config: MkDocsConfig) -> None:
 
     def expanded(item: Any) -> Any:
         if isinstance(item, str) and item.endswith("/*"):
-            return [page for page in pages if posixpath.dirname(page) == item[:-2]]
+            return [page for page in pages if page.startswith(item[:-1])]
         if isinstance(item, list):
             return [expanded(part) for part in item]
         if isinstance(item, dict):
@@ -103,8 +140,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             posixpath.join(posixpath.dirname(within), match["target"].rstrip("/"))
         )
         place = "index.md" if target == "README.md" else target.removeprefix(f"{DOCS}/")
-        if place.endswith(".py"):
-            place = place.removesuffix(".py") + ".md"
+        if place.endswith((".py", ".ipynb")):
+            place = posixpath.splitext(place)[0] + ".md"
         if files.get_file_from_path(place) is None:
             return match["target"]
         return posixpath.relpath(place, posixpath.dirname(here) or ".")
@@ -119,7 +156,7 @@ def cli_reference() -> str:
         _prose(commands.help or ""),
         (
             "Made from what `neurocompile COMMAND --help` prints. Exit codes: 0 done; 1 spikes differ where they must "
-            "not, or a floor was missed; 2 the request cannot be met."
+            "not, or a floor was missed; 2 the request cannot be met; 3 an error of neurocompile's own, with its traceback."
         ),
     ]
     for name, command in sorted(commands.commands.items()):

@@ -51,7 +51,7 @@ def main() -> int:
     for comparison in report.comparisons:
         print(
             f"{comparison.reference} / {comparison.candidate}: "
-            f"{comparison.mismatches} of {comparison.slots} spikes differ"
+            f"spikes differ at {comparison.mismatches} of {comparison.slots} places"
         )
     assert not report.failed, "the chip's simulator and our integers fire different spikes"
     return report.comparisons[-1].mismatches

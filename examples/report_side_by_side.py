@@ -35,7 +35,7 @@ def main(run: Path, folder: Path, data: str = "digits:test") -> dict[int, Report
             report = neurocompile.verify(program, data=data)
         pair = report.between("float", "fixedpoint")
         print(
-            f"{bits} bits: {pair.mismatches / pair.slots:.3%} of the spikes differ, "
+            f"{bits} bits: spikes differ at {pair.mismatches / pair.slots:.3%} of places, "
             f"{report.accuracy['fixedpoint']:.2%} right instead of {report.accuracy['float']:.2%}"
         )
         write_page(report, folder / f"{bits}-bit.html")

@@ -51,7 +51,9 @@ def read_as_snntorch_runs_it(folder: Path) -> int:
     with np.load(folder / "spikes.npz") as recorded:
         for name, fired in recorded.items():
             count = int((trace.spikes[name] != fired).sum())
-            print(f"snnTorch / float, layer '{name}': {count} of {fired.size} spikes differ")
+            print(
+                f"snnTorch / float, layer '{name}': spikes differ at {count} of {fired.size} places"
+            )
             wrong += count
     return wrong
 
@@ -85,7 +87,7 @@ def main(folder: Path = RECORDED, samples: int | None = None) -> dict[str, float
     for comparison in report.comparisons:
         print(
             f"{comparison.reference} / {comparison.candidate}: "
-            f"{comparison.mismatches} of {comparison.slots} spikes differ"
+            f"spikes differ at {comparison.mismatches} of {comparison.slots} places"
         )
     print(", ".join(f"{stage} {100 * right:.1f} %" for stage, right in report.accuracy.items()))
     assert not report.failed, "the chip's simulator and our integers fire different spikes"

@@ -46,14 +46,14 @@ def main(folder: Path, *, quick: bool) -> float:
             program,
             data=DATA,
             samples=60 if quick else None,
-            max_mismatch=0.05,  # of all spikes, PyTorch's against the chip's
+            max_mismatch=0.05,  # of all places (sample, step, neuron), PyTorch against the chip
             min_accuracy=0.9,
             max_accuracy_drop=0.05,
         )
         for comparison in report.comparisons:
             print(
                 f"{comparison.reference} / {comparison.candidate}: "
-                f"{comparison.mismatches} of {comparison.slots} spikes differ"
+                f"spikes differ at {comparison.mismatches} of {comparison.slots} places"
             )
         for budget in report.budgets:
             print(budget.text)

@@ -40,7 +40,9 @@ from neurocompile.sources import Read, Source, need_lightning, source_of
 from neurocompile.target import Progress
 from neurocompile.validation import CALIBRATION_SAMPLES
 from neurocompile.verification.budgets import Budgets
+from neurocompile.verification.ranks import ranks_here
 from neurocompile.verification.report import Report
+from neurocompile.verification.resume import remove_kept
 from neurocompile.verification.stages import ProgressOf
 from neurocompile.verification.verify import EXAMINED, verify_program
 
@@ -291,10 +293,12 @@ def verify(
     data: str | Samples,
     samples: int | None = None,
     against: Sequence[str] = (),
+    steps: int | None = None,
     progress_of: ProgressOf | None = None,
     deadline: float | None = None,
     jobs: int = 1,
     resume: Path | str | None = None,
+    keep: bool = False,
     examine: int = EXAMINED,
     suggest: bool = False,
     max_mismatch: float | None = None,
@@ -306,21 +310,27 @@ def verify(
 
     `samples` takes the first ones only; shares then come with what they say of all. A data set by name is
     read as the network was trained on it, from the directory in NEUROCOMPILE_DATA, else ./data: programs
-    do not say where data were. `jobs` processes share the samples. `resume` is a directory that keeps
-    what is done until all is: a run that was stopped goes on from it. `examine` samples are looked at
-    closely (0: none), and with `suggest` quantised in other ways, to say what would help.
+    do not say where data were. `steps` is how often an input of one step is shown (as in training, if
+    not given). `jobs` processes share the samples. `resume` is a directory that keeps what is done until
+    all is: a run that was stopped goes on from it; with `keep` it stays until `remove_kept`, for callers
+    who have more to do. `deadline` is how many seconds counting all samples may take, each later run of
+    the target, and all of `suggest`, which then leaves something out. `examine` samples are looked at closely (0: none), and with `suggest` quantised in other
+    ways, to say what would help.
 
     `max_mismatch`, `min_accuracy` and `max_accuracy_drop` are floors, as fractions, as `Budgets`
     explains. The report says whether anything failed; nothing is raised for spikes that differ. Raises
-    `OptionError` for options that make no sense, before anything runs.
+    `OptionError` for options that make no sense, before anything runs, and `DeadlineError`.
     """
     budgets = Budgets(max_mismatch, min_accuracy, max_accuracy_drop)
     raise_all(OptionError, _nonsense(samples, jobs, examine, suggest=suggest, deadline=deadline))
     opened = program if isinstance(program, Program) else load(program)
+    shown = showing(opened, steps)
     try:
-        return verify_program(
-            opened,
-            source_for(opened, data, samples),
+        source = source_for(opened, data, samples)
+        raise_all(OptionError, _impossible(source, samples, steps))
+        report = verify_program(
+            shown,
+            source,
             against=against,
             progress_of=progress_of,
             deadline=deadline,
@@ -331,8 +341,28 @@ def verify(
             budgets=budgets,
         )
     finally:
-        if opened is not program:
-            opened.close()
+        for item in (shown, opened):
+            if item is not program:
+                item.close()
+    if resume is not None and not keep and ranks_here().first:
+        remove_kept(Path(resume))
+    return report
+
+
+def showing(program: Program, steps: int | None) -> Program:
+    """Return `program` as one that shows inputs of one step `steps` times; itself where that is None."""
+    if steps is None:
+        return program
+    if not 1 <= steps <= program.steps:
+        raise OptionError(
+            Problem(
+                "",
+                f"--steps must be from 1 to {program.steps}, which the program's proof covers",
+                f"it is {steps}",
+                "export it with more --steps" if steps > program.steps else "",
+            )
+        )
+    return replace(program, native_steps=steps)
 
 
 def source_for(program: Program, data: str | Samples, samples: int | None = None) -> SampleSource:
@@ -356,6 +386,25 @@ def _nonsense(
         )
     if deadline is not None and not deadline > 0:
         yield Problem("", "--deadline must be more than 0 seconds", f"it is {deadline:g}")
+
+
+def _impossible(source: SampleSource, samples: int | None, steps: int | None) -> Iterable[Problem]:
+    """Yield what the data do not allow in the options of `verify`."""
+    if samples is not None and samples > source.count:
+        yield Problem(
+            "", f"--samples {samples} is more than there are", f"there are {source.count}"
+        )
+    if steps is None:
+        return
+    inputs = source.part(0, 1).inputs
+    for name, values in inputs.items() if isinstance(inputs, Mapping) else [("", inputs)]:
+        if values.shape[1] != 1:
+            yield Problem(
+                "",
+                f"the inputs {f'of {name!r} ' if name else ''}have {values.shape[1]} steps of their own",
+                f"--steps {steps} is asked for",
+                "leave --steps out",
+            )
 
 
 def _recipe(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -23,7 +26,17 @@ from neurocompile.chips import FamilyTarget
 from neurocompile.commands.inspect import inspect
 from neurocompile.commands.report import report
 from neurocompile.commands.verify import verify
-from neurocompile.console import DONE, IMPOSSIBLE, example, progress_bars, share_of, when_called
+from neurocompile.console import (
+    CLOSED,
+    DONE,
+    IMPOSSIBLE,
+    UNEXPECTED,
+    example,
+    progress_bars,
+    share_of,
+    text_of,
+    when_called,
+)
 from neurocompile.counted import remarks
 from neurocompile.data import InputRange
 from neurocompile.describe import describe
@@ -48,7 +61,11 @@ TOLD_SHRINKING = 2  # of weights by the range proof: a bit is lost
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 spikes differ, 2 not possible."""
+    """
+    Run one command and return its exit code: 0 done, 1 spikes differ or a floor is missed, 2 not possible.
+
+    141 if nobody reads what it prints any more. What nobody expected is raised.
+    """
     try:
         result = commands.main(
             args=None if argv is None else list(argv),
@@ -56,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
     except NeurocompileError as error:
-        click.echo(f"neurocompile: {error}", err=True)
+        click.echo(f"neurocompile: {text_of(error)}", err=True)
         return IMPOSSIBLE
     except click.ClickException as error:
         error.show()
@@ -68,11 +85,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run() -> None:
-    """Run the command line and exit with its code."""
-    sys.exit(main())
+    """Run the command line and exit with its code; 3 after the traceback of what nobody expected."""
+    try:
+        code = main()
+    except Exception:  # noqa: BLE001  # Python would end with 1, which says that spikes differ
+        traceback.print_exc()
+        code = UNEXPECTED
+    sys.exit(code)
+
+
+class _Commands(click.Group):
+    """Commands of which a closed pipe is an end of its own: click and rich answer it with exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            pass
+        except SystemExit as ended:  # rich's
+            if not isinstance(ended.__context__, BrokenPipeError):
+                raise
+        with suppress(OSError, ValueError):  # what is not printed yet goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
 
 
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=example(
         """

@@ -29,6 +29,9 @@ Inputs = NDArray[Any] | Mapping[str, NDArray[Any]]
 """Values for a network: (samples, steps, *input shape), by name where there are several inputs."""
 
 SEVERAL = "input/"  # before an input's name in files for networks with several
+LABEL = "label"  # the classes in a file of inputs
+OF_TRAINING = ("x_train", "y_train", "x_test", "y_test")  # the arrays of a training file
+MOST_NAMED = 8  # arrays that an error names
 DATA_DIRECTORY = "NEUROCOMPILE_DATA"  # the environment's name for it
 MOST_LABELS = 1 << 20
 MOST_CLASSES = (
@@ -289,13 +292,16 @@ def named_split(data: str, *, unnamed: SplitName = "test") -> tuple[str, SplitNa
 
 def is_input_file(data: str) -> bool:
     """Return whether DATA is an .npz file of inputs, and not a data set; only its names are read."""
-    if Path(data).suffix != ".npz":
-        return False
+    return Path(data).suffix == ".npz" and _holds_inputs(_arrays_in(Path(data)))
+
+
+def _arrays_in(path: Path) -> list[str]:
+    """Return the names of an .npz file's arrays; none of what cannot be read: whoever reads it says why."""
     try:
-        with ZipFile(data) as archive:
-            return _holds_inputs(name.removesuffix(".npy") for name in archive.namelist())
+        with ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
     except (OSError, BadZipFile, ValueError, NotImplementedError):
-        return False  # whoever reads it says what is wrong
+        return []
 
 
 def _holds_inputs(names: Iterable[str]) -> bool:
@@ -314,7 +320,8 @@ def load_samples(
     Return the samples that DATA names: `digits`, `digits:test`, `digits:train` or an .npz file.
 
     An .npz file holds `input` (samples, steps, *input shape), or `input/<name>` for each of several
-    inputs, and perhaps `label`; or it is a training file. Where DATA names no split, `unnamed` is taken.
+    inputs, and perhaps `label` (samples,), and no other arrays; or it is a training file. Where DATA names
+    no split, `unnamed` is taken.
     With `count` only that many are read: the first ones, or some that are `spread` evenly over all.
     """
     path = Path(data)
@@ -347,11 +354,34 @@ def open_split(
     """
     Return the name of the data set that DATA names, the set itself, and the split that is meant.
 
-    None of its samples is read. Raises what `named_split` and `load_data_set` do.
+    None of its samples is read. Raises what `named_split` and `load_data_set` do, and `DataError` for an
+    .npz file that is one of neither inputs nor training.
     """
     name, split = named_split(data, unnamed=unnamed)
+    _check_kind(name)
     data_set = load_data_set(name, options)
     return name, data_set, data_set.train if split == "train" else data_set.test
+
+
+def _check_kind(name: str) -> None:
+    """Raise `DataError` for an .npz file called `name` that is neither one of inputs nor of training."""
+    held = _arrays_in(Path(name)) if Path(name).suffix == ".npz" else []
+    if held and not _holds_inputs(held) and not set(held) & set(OF_TRAINING):
+        raise DataError(
+            Problem(
+                "",
+                f"'{name}' must hold 'input' (samples, steps, *input shape), and perhaps '{LABEL}' "
+                f"(samples,), or {', '.join(OF_TRAINING)}",
+                f"it holds {_listed(held)}",
+            )
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return names of arrays, shortened where they are many."""
+    named = [f"'{name}'" for name in names]
+    more = len(named) - MOST_NAMED
+    return ", ".join(named[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _evenly(count: int, length: int) -> Integer:
@@ -380,6 +410,7 @@ def range_of(
             )
         )
     if "input" not in arrays:
+        _check_kind(data)
         data_set = load_data_set(named_split(data)[0], options)
         return data_set.input_range, data_set.input_shape
     inputs = load_samples(data).inputs
@@ -445,7 +476,7 @@ def problems_of_labels(what: str, labels: NDArray[Any], count: int) -> list[Prob
 
 
 def _samples_of(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Samples:
-    labels = arrays.get("label")
+    labels = arrays.get(LABEL)
     problems: list[Problem] = []
     found = {
         name: values
@@ -455,6 +486,15 @@ def _samples_of(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Samples:
     if "input" in found and len(found) > 1:
         problems.append(
             Problem("", f"'{path}' must hold 'input' or 'input/<name>'", "it holds both")
+        )
+    if unknown := sorted(arrays.keys() - found.keys() - {LABEL}):
+        problems.append(
+            Problem(
+                "",
+                f"'{path}' must hold inputs, and perhaps their classes as '{LABEL}', alone",
+                f"it also holds {_listed(unknown)}",
+                "rename or remove what is not meant",
+            )
         )
     for name, values in found.items():
         problems += check_finite(f"'{name}' of '{path}'", values)
@@ -472,7 +512,7 @@ def _samples_of(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Samples:
             Problem("", f"the inputs of '{path}' need equal samples", f"they have {counts}")
         )
     if labels is not None and len(counts) == 1:
-        problems += problems_of_labels(f"'label' of '{path}'", labels, *counts)
+        problems += problems_of_labels(f"'{LABEL}' of '{path}'", labels, *counts)
     raise_all(DataError, problems)
     floats = {name: values.astype(np.float32) for name, values in found.items()}
     inputs: Inputs = (

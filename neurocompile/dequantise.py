@@ -48,11 +48,6 @@ def dequantise(network: IntegerNetwork) -> PopulationNetwork:
     )
 
 
-def real_inputs(network: IntegerNetwork, payloads: Mapping[str, Integer]) -> dict[str, Float]:
-    """Return what the integers `payloads` stand for, by input."""
-    return {item.name: payloads[item.name] / item.scale for item in network.inputs}
-
-
 def simulate_dequantised(network: IntegerNetwork, payloads: Mapping[str, Integer]) -> Trace:
     """
     Return what `dequantise(network)` does on `payloads`, (samples, steps, *shape) by input.

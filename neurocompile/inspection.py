@@ -46,6 +46,7 @@ from neurocompile.manifest import MANIFEST
 SCHEMA = 1
 HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP = b"PK\x03\x04"
+REPORT = "report.json"  # of `verify`; the command `report` makes pages of them
 MOST_TEXT = 1000  # characters of a text from a file; a metadata entry may be a whole book
 MOST_LISTED = 16  # numbers of an array that are told one by one
 KINDS = (
@@ -151,8 +152,10 @@ def kind_of(path: Path) -> str:
             return "checkpoint"
     else:
         raise OptionError(Problem("", f"there is no '{path}'", remedy=f"give {KINDS}"))
+    report = path.name == REPORT or (path / REPORT).is_file()
+    shown = f"'neurocompile report {path} -o PAGE.html' shows the report; " if report else ""
     raise OptionError(
-        Problem("", f"'{path}' is nothing that inspect knows", remedy=f"give {KINDS}")
+        Problem("", f"'{path}' is nothing that inspect knows", remedy=f"{shown}give {KINDS}")
     )
 
 

@@ -57,7 +57,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ProgramFormatError(
             Problem(
                 "",
-                f"'{path}' is not a program directory: it has no {MANIFEST}",
+                f"'{path}' is not a program directory: it has no {MANIFEST}"
+                if path.exists()
+                else f"there is no '{path}'",
                 remedy="make one with 'neurocompile export'",
             )
         )

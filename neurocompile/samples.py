@@ -55,17 +55,26 @@ class SampleSource:
         """
         Return what tells this data from other data: name, number, labels, and three samples to the last bit.
 
-        All samples would have to be read to be sure of each.
+        All samples would have to be read to be sure of each: who adds up counts of parts compares
+        `digest_of` each part as well.
         """
         parts = hashlib.sha256(json.dumps([self.name, self.count, self.whole]).encode())
         few = self.fetch(np.unique(np.array([0, self.count // 2, self.count - 1], np.int64)))
-        arrays = few.inputs if isinstance(few.inputs, Mapping) else {"": few.inputs}
-        for name, values in sorted(arrays.items()):
-            parts.update(f"{name} {values.dtype} {values.shape}".encode())
-            parts.update(np.ascontiguousarray(values).tobytes())
-        for labels in (few.labels, self.labels):
-            parts.update(b"none" if labels is None else labels.astype(np.int64).tobytes())
+        parts.update(digest_of(few))
+        parts.update(b"none" if self.labels is None else self.labels.astype(np.int64).tobytes())
         return parts.hexdigest()
+
+
+def digest_of(samples: Samples) -> bytes:
+    """Return 32 bytes that tell samples from all others: inputs as they are, to the last bit, and labels."""
+    parts = hashlib.sha256()
+    named = samples.inputs if isinstance(samples.inputs, Mapping) else {"": samples.inputs}
+    labels = {} if samples.labels is None else {"label": samples.labels.astype(np.int64)}
+    for kind, arrays in (("input", named), ("", labels)):
+        for name, values in sorted(arrays.items()):
+            parts.update(json.dumps([kind, name, str(values.dtype), values.shape]).encode())
+            parts.update(np.ascontiguousarray(values).tobytes())
+    return parts.digest()
 
 
 def source_of_samples(samples: Samples, name: str = "", *, whole: bool = True) -> SampleSource:

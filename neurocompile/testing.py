@@ -18,19 +18,22 @@ Importing this module imports nothing but the standard library, so that a plugin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from neurocompile.data import Inputs, Samples
+    from neurocompile.errors import Problem
     from neurocompile.program import Program
     from neurocompile.verification.report import Comparison, Report
 
 UPDATE = "--neurocompile-update-golden"
 DEFINITION = "fixedpoint:definition"
+COMMAND = "neurocompile verify PROGRAM_DIR --input DATA --golden DIR"
 
 
 @dataclass
@@ -48,8 +51,32 @@ class Session:
 
 
 SESSION = Session()
+Options = ParamSpec("Options")
+Result = TypeVar("Result")
 
 
+def failing(check: Callable[Options, Result]) -> Callable[Options, Result]:
+    """
+    Turn what cannot be met into a failure of a few lines: a traceback into the library says no more.
+
+    No context manager, whose frames pytest would show.
+    """
+
+    @wraps(check)
+    def checked(*arguments: Options.args, **options: Options.kwargs) -> Result:
+        __tracebackhide__ = True
+        from neurocompile.errors import NeurocompileError
+
+        try:
+            return check(*arguments, **options)
+        except NeurocompileError as error:
+            problem = f"neurocompile: {error}"
+        raise AssertionError(problem)
+
+    return checked
+
+
+@failing
 def assert_matches_golden(
     program: Program | Path | str,
     golden: Path | str,
@@ -66,24 +93,25 @@ def assert_matches_golden(
     not fit the program any more.
     """
     __tracebackhide__ = True
-    place = _rooted(golden)
-    with _reported(), _opened(program) as opened:
-        from neurocompile.verification.golden import is_golden, replay_golden
+    from neurocompile.verification.golden import replay_golden
+    from neurocompile.verification.golden_file import MANIFEST
 
+    place = _rooted(golden)
+    if not SESSION.update and not (place / MANIFEST).exists():
+        has = "this test has data" if data is not None else "this test has no data=..., so give it"
+        raise AssertionError(
+            f"there is no golden '{golden}'\nstore it: pytest {UPDATE} ({has}), or {COMMAND}"
+        )
+    with _opened(program) as opened:
         if SESSION.update:
             _store(opened, place, data, samples)
             return
-        if not is_golden(place):
-            raise AssertionError(
-                f"there is no golden '{golden}'\n"
-                f"store it: pytest {UPDATE}, with data=... in this test, or "
-                "neurocompile verify PROGRAM_DIR --input DATA --golden DIR"
-            )
         replay = replay_golden(opened, place, on=on)
     if replay.failed:
         raise AssertionError("\n".join(replay.lines()))
 
 
+@failing
 def assert_same_spikes(
     program: Program | Path | str,
     samples: Inputs | Samples | str,
@@ -98,11 +126,12 @@ def assert_same_spikes(
     are inputs (samples, steps, *input shape), by name where there are several, or DATA ("digits:test").
     """
     __tracebackhide__ = True
-    with _reported(), _opened(program) as opened:
-        from neurocompile.verification.golden import compare_trace, lines_of
-        from neurocompile.verification.golden_file import Arrays
+    from neurocompile.verification.golden import compare_trace, lines_of
+    from neurocompile.verification.golden_file import Arrays
 
+    with _opened(program) as opened:
         name = on or opened.target
+        _check_two(name, reference)
         inputs = _inputs(opened, samples)
         payloads = opened.payloads(inputs)
         layers = [neurons.name for neurons in opened.network.spiking]
@@ -115,6 +144,7 @@ def assert_same_spikes(
         raise AssertionError("\n".join(lines_of(run, reference)))
 
 
+@failing
 def assert_verifies(
     program: Program | Path | str, *, data: str | Samples, **options: Any
 ) -> Report:
@@ -125,25 +155,49 @@ def assert_verifies(
     `max_accuracy_drop` (shares: 0.005 is half a percent) and the rest.
     """
     __tracebackhide__ = True
-    with _reported(), _opened(program) as opened:
-        from neurocompile import api
+    from neurocompile import api
 
+    with _opened(program) as opened:
         report = api.verify(opened, data=data, **options)
     if report.failed:
         raise AssertionError("\n".join(_lines_of_report(report)))
     return report
 
 
-def _store(program: Program, place: Path, data: str | Samples | None, samples: int) -> None:
-    from neurocompile.verification.golden import is_golden, misfits, update_golden, write_golden
-    from neurocompile.verification.golden_file import read_golden
+def _check_two(name: str, reference: str) -> None:
+    """Raise `OptionError` where an executor would be compared with itself, which it always equals."""
+    from neurocompile.errors import OptionError, Problem
 
-    fits = is_golden(place) and not misfits(read_golden(place), program)
-    if fits or data is None:
-        update_golden(program, place)  # which says why, where it cannot
-    else:
+    if name == reference:
+        raise OptionError(
+            Problem(
+                "",
+                "two executors are needed",
+                f"'{name}' is compared with itself",
+                "give another one as on=... or reference=...",
+            )
+        )
+
+
+def _store(program: Program, place: Path, data: str | Samples | None, samples: int) -> None:
+    """Store a golden again with its own samples, or where these are lost or do not fit, of `data`."""
+    from neurocompile.errors import DataError, FormatError
+    from neurocompile.verification.golden import update_golden, write_golden
+
+    try:
+        update_golden(program, place)
+    except (DataError, FormatError) as error:
+        if data is None:
+            raise type(error)(*map(_with_data, error.problems)) from error
         write_golden(program, _source(data, samples), place, samples=samples)
     SESSION.stored.append(str(place))
+
+
+def _with_data(problem: Problem) -> Problem:
+    """Return why a golden's own samples cannot be used, with what helps an update."""
+    return replace(
+        problem, remedy=", or ".join(filter(None, [problem.remedy, "give data=... in this test"]))
+    )
 
 
 def _source(data: str | Samples, count: int) -> Any:
@@ -182,18 +236,6 @@ def _opened(program: Program | Path | str) -> Iterator[Program]:
             yield loaded
     else:
         yield program
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Turn what cannot be met into a failure of a few lines: a traceback into the library says no more."""
-    __tracebackhide__ = True
-    from neurocompile.errors import NeurocompileError
-
-    try:
-        yield
-    except NeurocompileError as error:
-        raise AssertionError(f"neurocompile: {error}") from None
 
 
 def _lines_of_report(report: Report) -> Iterator[str]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -103,6 +106,31 @@ def test_run_on_lava_and_on_the_definition(program: Path, tmp_path: Path, capsys
         assert sorted(chip) == ["membrane/lif1", "output", "spikes/lif1", "spikes/lif2"]
         for name in chip:
             np.testing.assert_array_equal(chip[name], ours[name])
+
+
+FORGETFUL = """
+import sys
+import numpy as np
+import neurocompile
+
+program = neurocompile.load(sys.argv[1])
+print(program.run(np.zeros((2, 3, 1, 8, 8))).output.shape)
+"""
+
+
+@pytest.mark.lava
+def test_a_program_that_nobody_closes_ends_in_silence(program: Path, tmp_path: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", FORGETFUL, str(program)],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert (found.returncode, found.stdout, found.stderr) == (0, "(2, 3, 10)\n", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_step_stays_one_step_unless_asked(
@@ -277,7 +305,7 @@ def test_damaged_programs_and_wrong_inputs_are_refused(
     refused(
         ["run", str(program), "--input", str(tmp_path / "other.npz"), *out],
         capsys,
-        "needs the arrays x_train",
+        "must hold 'input' (samples, steps, *input shape)",
     )
     refused(
         ["run", str(program), "--input", str(tmp_path / "text.npz"), *out],

@@ -18,6 +18,7 @@ from neurocompile.data import (
     load_data_set,
     load_samples,
     map_inputs,
+    open_split,
     range_of,
     sample_count,
 )
@@ -148,6 +149,49 @@ def test_labels_that_are_no_classes_are_refused(tmp_path: Path, labels: NDArray[
 
     with pytest.raises(DataError, match="'label' of .* must be classes from 0 on"):
         load_samples(str(tmp_path / "in.npz"))
+
+
+@pytest.mark.parametrize("name", ["labels", "y", "target", "input_2"])
+def test_arrays_of_other_names_are_refused_not_left_out(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "in.npz"
+    arrays: dict[str, Any] = {"input": np.zeros((2, 1, 3)), name: np.arange(2)}
+    np.savez(path, **arrays)
+
+    for read in (load_samples, range_of):
+        with pytest.raises(DataError) as raised:
+            read(str(path))
+        text = str(raised.value)
+        assert "must hold inputs, and perhaps their classes as 'label', alone" in text
+        assert f"it also holds '{name}'" in text
+
+
+def test_of_many_unknown_arrays_some_are_named(tmp_path: Path) -> None:
+    arrays: dict[str, Any] = {f"a{number}": np.zeros(1) for number in range(10)}
+    np.savez(tmp_path / "in.npz", input=np.zeros((2, 1, 3)), **arrays)
+
+    with pytest.raises(DataError, match="also holds 'a0', .* 'a7' and 2 more: rename or remove"):
+        load_samples(str(tmp_path / "in.npz"))
+
+
+def test_a_file_of_neither_inputs_nor_training_is_told_what_inputs_are_called(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "in.npz"
+    np.savez(path, inputs=np.zeros((2, 1, 3)), label=np.arange(2))
+
+    for read in (load_samples, open_split, range_of):
+        with pytest.raises(DataError) as raised:
+            read(str(path))
+        text = str(raised.value)
+        assert text.index("'input' (samples, steps") < text.index("'label'") < text.index("x_train")
+        assert "it holds 'inputs', 'label'" in text
+
+
+def test_a_training_file_without_some_of_its_arrays_is_told_which(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x_train=np.zeros((1, 2, 2)), y_train=[0])
+
+    with pytest.raises(DataError, match="x_test, y_test missing"):
+        load_samples(str(tmp_path / "x.npz"))
 
 
 def test_damaged_archives_are_refused_whatever_breaks(tmp_path: Path) -> None:

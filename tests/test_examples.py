@@ -144,7 +144,7 @@ def test_find_a_planted_bug(
     printed = capsys.readouterr().out
     assert "right integers: verify passes" in printed
     assert "wrong integers: verify fails" in printed
-    assert "by weight rounding" in printed
+    assert "by weights off by more than rounding" in printed
 
 
 def test_a_bug_in_the_integers_ends_the_command_with_1(

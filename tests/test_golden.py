@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -30,7 +31,9 @@ from neurocompile.program import Program, load
 from neurocompile.samples import source_of_samples
 from neurocompile.target import find
 from neurocompile.tensors import npz_bytes
+from neurocompile.verification import golden_file
 from neurocompile.verification.golden import (
+    is_golden,
     parts_of,
     replay_golden,
     update_golden,
@@ -356,6 +359,94 @@ def test_a_directory_of_somebody_else_stays(program: Program, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_files_of_others_beside_a_golden_stay(program: Program, directory: Path) -> None:
+    (directory / "NOTES.md").write_text("mine")
+    (directory / "tests").mkdir()
+
+    write_golden(program, source_of_samples(Samples(INPUTS[:1], None)), directory)
+
+    assert (directory / "NOTES.md").read_text() == "mine"
+    assert (directory / "tests").is_dir()
+    assert read_golden(directory).samples == 1
+
+
+def test_a_manifest_of_somebody_else_is_no_golden(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "golden.json").write_text('{"mine": 1}')
+    (tmp_path / "data.csv").write_text("1,2")
+
+    with pytest.raises(OptionError, match="choose another place with --golden"):
+        write_golden(program, source_of_samples(Samples(INPUTS, None)), tmp_path)
+
+    assert not is_golden(tmp_path)
+    assert (tmp_path / "golden.json").read_text() == '{"mine": 1}'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "golden.json"]
+
+
+def test_a_damaged_golden_can_be_stored_again(program: Program, directory: Path) -> None:
+    file = directory / "golden.json"
+    file.write_text(f"<<<<<<< HEAD\n{file.read_text()}=======\n>>>>>>> other\n")
+
+    assert is_golden(directory)
+    write_golden(program, source_of_samples(Samples(INPUTS, None)), directory)
+
+    assert not replay_golden(program, directory).failed
+
+
+def test_a_link_to_a_golden_stays_one(make: Make, directory: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(directory)
+    changed = make(((2, 0), (0.25, 0.25)))
+
+    update_golden(changed, link)
+
+    assert link.is_symlink()
+    assert not replay_golden(changed, directory).failed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["golden", "link"]
+
+
+def test_a_full_disk_leaves_the_old_golden(
+    program: Program, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    monkeypatch.setattr(golden_file, "npz_bytes", full)
+
+    with pytest.raises(OptionError, match="golden' cannot be written, but No space left"):
+        write_golden(program, source_of_samples(Samples(INPUTS[:1], None)), directory)
+
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_labels_that_are_no_classes_are_refused(program: Program, tmp_path: Path) -> None:
+    source = source_of_samples(Samples(INPUTS, np.array([0, -1])))
+
+    with pytest.raises(DataError, match="labels are classes, from 0 on, but there is a -1"):
+        write_golden(program, source, tmp_path / "golden")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f2", ">i2", "?", "<f8"])
+def test_inputs_of_any_type_replay(program: Program, tmp_path: Path, dtype: str) -> None:
+    write_golden(program, source_of_samples(Samples(INPUTS.astype(dtype), None)), tmp_path / "g")
+
+    assert np.array_equal(
+        read_arrays(tmp_path / "g", read_golden(tmp_path / "g")).inputs["input"], INPUTS
+    )
+    assert not replay_golden(program, tmp_path / "g").failed
+
+
+def test_what_nobody_could_read_again_is_never_stored(program: Program, tmp_path: Path) -> None:
+    source = source_of_samples(Samples(INPUTS.astype(np.longdouble), None))
+
+    with pytest.raises(DataError, match="readable again, but the type of 'input' is 'float128'"):
+        write_golden(program, source, tmp_path / "golden")
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_inputs_that_the_program_does_not_take_leave_nothing_behind(
     program: Program, tmp_path: Path
 ) -> None:
@@ -433,6 +524,8 @@ def test_other_manifests_are_refused(
 def test_what_is_no_golden_is_refused(program: Program, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="is no golden: it has no golden.json: make one with"):
         replay_golden(program, tmp_path)
+    with pytest.raises(FormatError, match=f"there is no '{tmp_path / 'none'}': make one with"):
+        replay_golden(program, tmp_path / "none")
 
 
 def test_every_wrong_value_is_told(
@@ -556,6 +649,45 @@ def test_more_than_a_golden_may_hold_is_refused_before_anything_is_read(
 
     with pytest.raises(FormatError, match="may have at most 1073741824 values in a golden"):
         replay_golden(program, directory)
+
+
+def test_inputs_that_are_stored_once_are_unpacked_to_nothing(
+    program: Program, directory: Path, rewrite: Callable[..., None]
+) -> None:
+    write_golden(program, source_of_samples(Samples(INPUTS[:, :1], None)), directory)
+
+    inputs = read_arrays(directory, read_golden(directory)).inputs["input"]
+
+    assert inputs.shape == (2, 3, 2)
+    assert inputs.strides[1] == 0  # a view: as many steps as a hostile golden says cost nothing
+
+    item = {"shape": [1024], "dtype": "float64", "every_step": False}
+    listed = {"input": item, "more": item, "most": item}
+    rewrite(directory, inputs=listed, steps=1 << 19, samples=1, decisions=[0])
+    with pytest.raises(FormatError, match="at most 1073741824 values in all, but it has"):
+        read_golden(directory)
+
+
+def test_more_than_the_file_holds_is_not_unpacked(
+    directory: Path, rewrite: Callable[..., None]
+) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in np.load(directory / "golden.npz").items():
+            with archive.open(f"{name}.npy", "w") as stream:
+                np.save(stream, np.zeros((2, 3, 100_000), np.uint8) if "lif1" in name else values)
+    content = buffer.getvalue()
+    rewrite(
+        directory,
+        contents={"golden.npz": content},
+        layers={
+            "lif1": {"shape": [100_000], "dtype": "uint8"},
+            "lif2": {"shape": [2], "dtype": "bits"},
+        },
+    )
+
+    with pytest.raises(FormatError, match=f"and the file has {len(content)}"):
+        read_arrays(directory, read_golden(directory))
 
 
 # An environment with numpy alone

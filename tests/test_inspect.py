@@ -24,7 +24,6 @@ from neurocompile.errors import (
     OptionError,
     ProgramFormatError,
 )
-from neurocompile.frontend.to_nir import write_nir
 from neurocompile.inspection import Inspection, described, inspect_path, told
 from neurocompile.inspections.graphs import cycles, in_order
 from neurocompile.inspections.tables import MOST_ROWS, print_inspection, printable
@@ -73,7 +72,7 @@ def graph() -> nir.NIRGraph:
 @pytest.fixture
 def nir_file(graph: nir.NIRGraph, tmp_path: Path) -> Path:
     path = tmp_path / "graph.nir"
-    write_nir(path, graph)
+    nir.write(path, graph)
     return path
 
 
@@ -210,6 +209,7 @@ def test_a_file_of_ours_says_how_it_is_read(
     assert inspection.problems == ()
     assert inspection.facts["reading"]["steps"] == 7
     assert inspection.facts["reading"]["how"]["profile"] == "ours, from the file's metadata"
+    assert inspection.facts["reading"]["how"]["reset"] == "zero, from the file's metadata"
     assert inspection.facts["readings"] == []
     code, out, _ = says(nir_file)
     assert code == 0
@@ -230,7 +230,7 @@ def test_subgraphs_and_nodes_that_cannot_be_compiled_are_told(
         edges=[("in", "block"), ("block", "out")],
     )
     path = tmp_path / "nested.nir"
-    write_nir(path, outer)
+    nir.write(path, outer)
     with h5py.File(path, "a") as file:
         del file["node/nodes/block/nodes/rec/type"]
         file["node/nodes/block/nodes/rec/type"] = "Mystery"
@@ -493,6 +493,37 @@ def test_an_unwritable_json_is_refused_before_anything_is_read(
 
     assert (code, out) == (2, "")
     assert "cannot be written" in err
+
+
+def test_what_is_inspected_is_never_written_over(
+    nir_file: Path,
+    program_directory: Path,
+    tmp_path: Path,
+    says: Callable[..., tuple[int, str, str]],
+) -> None:
+    (tmp_path / "link.json").symlink_to(nir_file)
+    before = nir_file.read_bytes()
+
+    for path, file in (
+        (nir_file, nir_file),
+        (nir_file, tmp_path / "link.json"),
+        (program_directory, program_directory / "program.json"),
+    ):
+        code, out, err = says(path, "--json", file)
+        assert (code, out) == (2, "")
+        assert "it is part of what is inspected" in err
+    assert nir_file.read_bytes() == before
+
+
+def test_a_report_is_for_another_command(
+    tmp_path: Path, says: Callable[..., tuple[int, str, str]]
+) -> None:
+    (tmp_path / "report.json").write_text("{}")
+
+    for path in (tmp_path, tmp_path / "report.json"):
+        code, _, err = says(path)
+        assert code == 2
+        assert f"'neurocompile report {path} -o PAGE.html' shows the report" in err
 
 
 def test_the_same_file_gives_the_same_bytes(

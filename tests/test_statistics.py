@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurocompile.statistics import Share, Z
+from neurocompile.statistics import Share, Z, student
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,25 @@ def test_ends_are_where_the_share_is_z_deviations_away(of: int, data: st.DataObj
         if 0 < end < 1:
             deviation = math.sqrt(end * (1 - end) / of)
             assert abs(share.value - end) == pytest.approx(Z * deviation, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "reach"),
+    [
+        # Abramowitz and Stegun, table 26.10, as every table of Student's t has it.
+        (1, 12.706), (2, 4.303), (5, 2.571), (7, 2.365), (8, 2.306), (10, 2.228), (30, 2.042),
+        (120, 1.980), (10**9, 1.960),
+    ],
+)  # fmt: skip
+def test_students_t_is_that_of_the_tables(freedom: int, reach: float) -> None:
+    assert student(freedom) == pytest.approx(reach, abs=5e-4)
+
+
+def test_more_samples_never_widen_students_t() -> None:
+    reaches = [student(freedom) for freedom in range(1, 200)]
+
+    assert reaches == sorted(reaches, reverse=True)
+    assert reaches[-1] > Z
 
 
 def test_a_share_says_all_of_it_to_machines() -> None:

@@ -88,8 +88,45 @@ def test_a_missing_golden_is_a_failure_that_says_how_to_store_one(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_golden_that_was_never_stored_needs_data(
+    make: Make, tmp_path: Path, updating: testing.Session
+) -> None:
+    with pytest.raises(
+        AssertionError, match=r"there is no '.*none': .*give data=\.\.\. in this test"
+    ):
+        assert_matches_golden(make(), tmp_path / "none")
+
+    assert updating.stored == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["golden.npz", "golden.json"])
+def test_an_update_of_a_damaged_golden_takes_data(
+    make: Make, golden: Path, updating: testing.Session, damage: str
+) -> None:
+    file = golden / damage
+    file.write_text(file.read_text()[:-9] if damage == "golden.json" else "")
+
+    with pytest.raises(AssertionError, match=r"give data=\.\.\. in this test") as raised:
+        assert_matches_golden(make(), golden)
+    assert damage in str(raised.value)
+
+    assert_matches_golden(make(), golden, data=SAMPLES)
+    assert updating.stored == [str(golden)]
+    assert not replay_golden(make(), golden).failed
+
+
+def test_a_damaged_golden_is_not_called_a_missing_one(make: Make, golden: Path) -> None:
+    (golden / "golden.json").write_text("{}")
+
+    with pytest.raises(AssertionError, match="is not a golden of neurocompile"):
+        assert_matches_golden(make(), golden)
+
+
 def test_what_cannot_be_met_is_a_failure_of_one_line(make: Make, golden: Path) -> None:
     with pytest.raises(AssertionError, match="neurocompile: .*is not a program directory"):
+        assert_matches_golden(golden.parent, golden)
+    with pytest.raises(AssertionError, match="neurocompile: there is no '.*nothing': make one"):
         assert_matches_golden(golden.parent / "nothing", golden)
     (golden / "golden.npz").write_bytes(b"")
     with pytest.raises(AssertionError, match="was changed or cut short"):
@@ -135,6 +172,18 @@ def test_without_the_option_nothing_is_ever_stored(make: Make, golden: Path) -> 
 @pytest.mark.parametrize("samples", [INPUTS, {"input": INPUTS}, SAMPLES, INPUTS[:, :1]])
 def test_executors_that_agree_pass(make: Make, samples: Any) -> None:
     assert_same_spikes(make(), samples)
+
+
+@pytest.mark.parametrize(
+    ("on", "reference"), [("fixedpoint:definition", None), (None, "fixedpoint")]
+)
+def test_an_executor_is_never_compared_with_itself(
+    make: Make, on: str | None, reference: str | None
+) -> None:
+    options = {} if reference is None else {"reference": reference}
+
+    with pytest.raises(AssertionError, match="two executors are needed, .* compared with itself"):
+        assert_same_spikes(make(), INPUTS, on=on, **options)
 
 
 def test_an_executor_that_errs_fails_with_the_place(make: Make) -> None:
@@ -332,6 +381,30 @@ def test_a_project_of_its_own_is_green_then_red_then_updated(project: Project, m
     code, text = project.run()
     assert code == 0, text
     assert "stored the golden" not in text
+
+
+def test_what_is_missing_is_told_without_a_line_of_the_library(project: Project) -> None:
+    (project.root / "deploy" / "golden" / "golden.npz").unlink()
+    with (project.root / "tests" / "test_deployed.py").open("a") as file:
+        file.write(
+            "\n\ndef test_no_golden():\n"
+            '    assert_matches_golden("deploy/program", "deploy/none")\n'
+            "\n\ndef test_no_program():\n"
+            '    assert_matches_golden("deploy", "deploy/golden")\n'
+            "\n\ndef test_no_program_to_read(neurocompile_program):\n"
+            '    neurocompile_program("deploy")\n'
+        )
+
+    code, text = project.run()
+
+    assert code == 1
+    assert "4 failed" in text
+    assert "needs the file 'golden.npz', but it is missing: restore it" in text
+    assert "there is no golden 'deploy/none'" in text
+    assert text.count("deploy' is not a program directory") >= 2
+    # Each traceback ends in the user's own line.
+    for place in ("contextlib", "neurocompile/testing.py", "neurocompile/program.py", "plugin.py:"):
+        assert place not in text
 
 
 def test_the_plugin_imports_nothing_heavy(project: Project) -> None:

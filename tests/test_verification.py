@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import platform
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
@@ -18,15 +21,26 @@ import neurocompile
 from neurocompile.data import Samples, map_inputs
 from neurocompile.decision import decisions
 from neurocompile.errors import DataError, OptionError
+from neurocompile.frontend.network_to_nir import network_to_nir
 from neurocompile.frontend.to_nir import write_nir
+from neurocompile.ir import Conv2d, Flatten, MaxPool2d, Network
 from neurocompile.program import Program
 from neurocompile.reference import simulate
 from neurocompile.samples import source_of_samples
+from neurocompile.statistics import Share
 from neurocompile.tensors import npz_bytes
 from neurocompile.verification.lookup import look_up
-from neurocompile.verification.report import Divergence
+from neurocompile.verification.report import (
+    Cause,
+    Comparison,
+    Divergence,
+    Examination,
+    LayerComparison,
+    MembraneTrace,
+)
 from neurocompile.verification.stages import Runner, Stage, folded_network, plan_of
 from neurocompile.verification.tallies import PairTally, tally_pair
+from neurocompile.verification.verify import unexplained
 
 
 @pytest.fixture(scope="module")
@@ -392,3 +406,141 @@ def test_inputs_without_names_are_refused_before_anything_runs(
         DataError, match="the network has the inputs 'left', 'right', but one array is given"
     ):
         neurocompile.verify(several, data=Samples(named_samples.inputs["left"], None))
+
+
+@pytest.fixture
+def made(
+    chain: Callable[..., Network],
+    opened: Callable[[Program], Program],
+    tmp_path: Path,
+) -> Callable[..., Program]:
+    """Makes a program for fixedpoint of an input's shape and layers in a row."""
+
+    def make(shape: tuple[int, ...], layers: dict[str, Any], **options: Any) -> Program:
+        path = tmp_path / "made.nir"
+        path.write_bytes(network_to_nir(chain(shape, layers, steps=4)))
+        return opened(neurocompile.export(path, target="fixedpoint", validate=False, **options))
+
+    return make
+
+
+def test_a_layer_that_floats_do_not_show_is_told_for_each_pair(
+    made: Callable[..., Program], lif: Callable[..., Any], dense: Callable[..., Any]
+) -> None:
+    """The largest of four spikes is a neuron of the integers, and no layer of the graph."""
+    program = made(
+        (1, 4, 4),
+        {
+            "conv": Conv2d(np.ones((2, 1, 1, 1)), np.zeros(2)),
+            "lif": lif((2, 4, 4)),
+            "pool": MaxPool2d((2, 2), (2, 2)),
+            "flatten": Flatten(),
+            "out": dense(np.ones((2, 8))),
+        },
+    )
+    inputs = np.random.default_rng(0).integers(0, 2, (5, 4, 1, 4, 4)).astype(float)
+
+    report = neurocompile.verify(program, data=Samples(inputs, None), examine=0)
+
+    assert [layer.name for layer in report.overall.layers] == ["lif"]
+    told = {name: why for name, why in report.not_measured.items() if name.startswith("'")}
+    assert told == {
+        "'pool' in float / quantised": "float does not show it",
+        "'pool' in float / fixedpoint": "float does not show it",
+    }
+
+
+def test_a_network_with_one_output_decides_nothing(
+    made: Callable[..., Program], lif: Callable[..., Any], dense: Callable[..., Any]
+) -> None:
+    program = made((2,), {"fc": dense(np.eye(2)), "lif": lif((2,)), "out": dense([[1, 1]])})
+    data = Samples(np.ones((3, 4, 2)), np.zeros(3, np.int64))
+
+    report = neurocompile.verify(program, data=data, examine=0)
+
+    assert report.accuracy == {}
+    for stage in report.stages:
+        assert (stage.accuracy_over_steps, stage.steps_to_decision, stage.undecided) == (
+            None, None, None,
+        )  # fmt: skip
+    assert all(pair.same_decisions is None for pair in report.comparisons)
+    reason = "the network has one output, no classes"
+    assert (report.not_measured["accuracy"], report.not_measured["decisions"]) == (reason, reason)
+    with pytest.raises(OptionError, match="--min-accuracy needs classes"):
+        neurocompile.verify(program, data=data, min_accuracy=0.9)
+
+
+def test_a_network_that_fires_nothing_decides_nothing_and_misses_its_floors(
+    made: Callable[..., Program], lif: Callable[..., Any], dense: Callable[..., Any]
+) -> None:
+    """All labels are 0, the first of outputs that are all 0: "100 % accurate"."""
+    program = made(
+        (2,),
+        {"fc": dense(0.1 * np.eye(2)), "lif": lif((2,), threshold=100.0), "out": dense(np.eye(2))},
+    )
+    data = Samples(np.ones((6, 4, 2)), np.zeros(6, np.int64))
+
+    report = neurocompile.verify(program, data=data, examine=0, min_accuracy=0.9)
+
+    assert report.failed
+    assert report.accuracy == dict.fromkeys(["float", "quantised", "fixedpoint"], 1.0)
+    assert [stage.undecided for stage in report.stages] == [Share(6, 6)] * 3
+    assert [stage.steps_to_decision for stage in report.stages] == [None] * 3
+    assert report.remarks == ("float, quantised, fixedpoint: no neuron fired in any sample",)
+    (floor,) = report.budgets
+    assert "no output is ever the largest" in floor.text
+
+
+def test_the_versions_of_what_ran_are_told(program: Program, samples: Samples) -> None:
+    versions = neurocompile.verify(program, data=samples, examine=0).to_json()["versions"]
+
+    assert versions["neurocompile"] == neurocompile.__version__
+    assert versions["numpy"] == np.__version__
+    assert versions["python"] == platform.python_version()
+    assert {*versions} <= {
+        "neurocompile",
+        "python",
+        "numpy",
+        "numba",
+    }  # no PyTorch, no Lava: none ran
+
+
+def test_a_form_of_onnx_ran_on_its_runtime(nir_file: Path, samples: Samples) -> None:
+    pytest.importorskip("onnxruntime")
+    with neurocompile.export(nir_file, target="onnx", profile="literal", dt=1e-4) as exported:
+        report = neurocompile.verify(exported, data=samples, examine=0)
+
+    assert report.versions["onnxruntime"] == version("onnxruntime")
+
+
+def test_pytorchs_causes_are_not_missing_where_the_float_network_has_its_own() -> None:
+    """Integers that the target matches are its own, too."""
+    first = Divergence(4, 2, "lif", 7, 1, 0, None, None)
+    trace = MembraneTrace((), (), 1.0, 1.0, (), ())
+    found = Examination((4,), causes=(Cause("float", "fixedpoint", first, 0, 0, (), trace),))
+    equal = Comparison("fixedpoint", "chip", True, (), 0, 0, 0, None)
+    wrong = replace(equal, layers=(LayerComparison("lif", 9, 1, 0, 0),))
+    shows = "PyTorch shows no membranes"
+    reasons = {f"cause of torch/{name}": shows for name in ("float", "fixedpoint", "chip")}
+
+    assert unexplained(reasons, found, [equal]) == {"cause of torch/float": shows}
+    assert [*unexplained(reasons, found, [wrong])] == [
+        "cause of torch/float", "cause of torch/chip",
+    ]  # fmt: skip
+    assert unexplained(reasons, None, [equal]) == reasons
+
+
+def test_a_close_look_has_the_deadline_too(
+    program: Program, samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def look(*_places: Any, **options: Any) -> tuple[Examination, dict[str, str]]:
+        asked.update(options)
+        return Examination(()), {}
+
+    monkeypatch.setattr("neurocompile.verification.verify.look_closely", look)
+
+    neurocompile.verify(program, data=samples, examine=3, suggest=True, deadline=1234.0)
+
+    assert (asked["deadline"], asked["count"], asked["alternatives"]) == (1234.0, 3, True)

@@ -101,8 +101,9 @@ def test_each_budget_is_held_against_what_it_names(
     assert [item.text for item in missed] == [
         "--max-mismatch 0.69 % missed by 0.01 %: torch / chip: spikes differ at 0.7 %",
         "--min-accuracy 95.1 % missed by 0.1 %: chip: accuracy is 95 %",
-        "--max-accuracy-drop 2.99 % missed by 0.01 %: torch / chip: accuracy drops by 3 %",
+        "--max-accuracy-drop 2.99 points missed by 0.01 points: torch / chip: accuracy drops by 3 points",
     ]
+    assert [item.unit for item in met] == ["%", "%", "points"]
     assert all(item.interval is None for item in met)
 
 
@@ -133,6 +134,67 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
     assert difference_interval(Share(56, 70), Share(48, 80)) == pytest.approx(
         (0.0524, 0.3339), abs=5e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("cells", "interval"),
+    [
+        # Both, the first alone, the second alone, neither: Fagerland et al., Stat. Med. 33 (2014), sec. 5.
+        ((1, 1, 7, 12), (-0.507, -0.026)),
+        # By hand: none is right alone, so that all of the intervals' width is that of both.
+        ((100, 0, 0, 0), (-0.037, 0.037)),
+    ],
+)
+def test_the_interval_of_a_difference_on_the_same_samples_is_newcombes_paired_one(
+    cells: tuple[int, int, int, int], interval: tuple[float, float]
+) -> None:
+    both, one, other, neither = cells
+    of = sum(cells)
+
+    found = difference_interval(Share(both + one, of), Share(both + other, of), (one, other))
+
+    assert found == pytest.approx(interval, abs=5e-4)
+    assert both + neither + one + other == of
+
+
+def test_stages_that_are_right_on_the_same_samples_have_a_narrower_interval() -> None:
+    """90 of 100 right, and the same ones but one: a point apart, by less than 13 points up or down."""
+    paired = difference_interval(Share(90, 100), Share(89, 100), (1, 0))
+    independent = difference_interval(Share(90, 100), Share(89, 100))
+
+    assert independent[0] < paired[0] < 0.01 < paired[1] < independent[1]
+    assert paired[1] - paired[0] < (independent[1] - independent[0]) / 2
+
+
+def test_the_drop_of_accuracy_is_judged_on_the_same_samples(
+    stages: Callable[..., tuple[StageSummary, ...]],
+) -> None:
+    measured = stages(190, 188)
+
+    (paired,) = judge(
+        Budgets(max_accuracy_drop=0.05), COMPARED, measured, whole=False, alone=(3, 1)
+    )
+    assert paired.interval == difference_interval(Share(190, 200), Share(188, 200), (3, 1))
+    assert paired.text.endswith("points)")
+
+
+def test_floors_of_accuracy_are_missed_where_nothing_is_decided(
+    stages: Callable[..., tuple[StageSummary, ...]],
+) -> None:
+    """All labels are 0, and so is the first of the largest outputs of a network that fires nothing."""
+    one, last = stages(200, 200)
+    silent = (one, replace(last, undecided=Share(200, 200)))
+    some = (one, replace(last, undecided=Share(199, 200)))
+    budgets = Budgets(max_mismatch=0.5, min_accuracy=0.9, max_accuracy_drop=0.5)
+
+    results = judge(budgets, COMPARED, silent, whole=True)
+
+    assert [item.failed for item in results] == [False, True, True]
+    assert results[1].text == (
+        "--min-accuracy 90 % missed: chip: no output is ever the largest, so that no sample is decided; "
+        "chip: accuracy is 100 %"
+    )
+    assert not any(item.failed for item in judge(budgets, COMPARED, some, whole=True))
 
 
 @given(first=st.integers(0, 50), second=st.integers(0, 50))

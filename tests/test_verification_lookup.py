@@ -17,7 +17,7 @@ from neurocompile.ir import Network
 from neurocompile.program import Program
 from neurocompile.samples import SampleSource, source_of_samples
 from neurocompile.verification import lookup
-from neurocompile.verification.report import Divergence
+from neurocompile.verification.report import Divergence, Report
 from neurocompile.verification.stages import Runner, plan_of
 
 SAMPLES, STEPS = 7, 3
@@ -153,3 +153,83 @@ def test_a_target_that_fired_something_else_has_a_membrane_that_nobody_saw(
     item = found["chip", "form"][0]
     assert item.membrane == pytest.approx(0.5, rel=1e-2)
     assert (item.reference_membrane, item.reference_threshold) == (None, None)
+
+
+@pytest.fixture
+def differing(
+    chain: Callable[..., Network],
+    dense: Callable[..., Any],
+    lif: Callable[..., Any],
+    opened: Callable[[Program], Program],
+    tmp_path: Path,
+) -> tuple[Program, Samples]:
+    """A program of 2 bits, and samples in which it fires otherwise than the float network."""
+    generator = np.random.default_rng(3)
+    layers = {
+        "fc": dense(generator.normal(size=(8, 4))),
+        "lif": lif((8,)),
+        "out": dense(generator.normal(size=(2, 8))),
+    }
+    path = tmp_path / "differing.nir"
+    path.write_bytes(network_to_nir(chain((4,), layers, steps=4)))
+    program = opened(neurocompile.export(path, target="fixedpoint", weight_bits=2))
+    return program, Samples(generator.integers(0, 2, (30, 4, 4)).astype(float), None)
+
+
+def told(report: Report) -> list[Divergence]:
+    """Return all divergences that the report tells."""
+    pairs = (*report.comparisons, report.overall)
+    found = [item for pair in pairs for item in (pair.first_divergence, *pair.divergences)]
+    return [item for item in found if item is not None]
+
+
+def without_membranes(report: Report) -> set[int]:
+    return {item.sample for item in told(report) if item.reference_membrane is None}
+
+
+def test_without_a_close_look_only_first_differences_are_looked_up(
+    differing: tuple[Program, Samples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, samples = differing
+    looked: list[set[int]] = []
+
+    def noting(*arguments: Any, **options: Any) -> Any:
+        looked.append({item.sample for items in arguments[2].values() for item in items})
+        return lookup.look_up(*arguments, **options)
+
+    monkeypatch.setattr("neurocompile.verification.verify.look_up", noting)
+
+    report = neurocompile.verify(program, data=samples, examine=0)
+
+    firsts = [pair.first_divergence for pair in report.comparisons]
+    found = [item for item in (*firsts, report.overall.first_divergence) if item is not None]
+    assert looked == [{item.sample for item in found}]
+    assert all(item.membrane is not None for item in found)
+    assert without_membranes(report)
+    assert report.not_measured["membranes of other divergences"] == (
+        "they were left out (--examine 0)"
+    )
+    closely = neurocompile.verify(program, data=samples, examine=1)
+    assert not without_membranes(closely)
+    assert "membranes of other divergences" not in closely.not_measured
+
+
+def test_a_large_network_is_looked_up_in_fewer_samples(
+    differing: tuple[Program, Samples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, samples = differing
+    runner = Runner(program, plan_of(program))
+    work = program.network
+    each = 4 * sum(work.synapse_count(group) for group in work.synapses)
+    monkeypatch.setattr(lookup, "WORK", 5 * each)
+
+    report = neurocompile.verify(program, data=samples, examine=1)
+
+    assert lookup.affordable(runner, 4) == 5
+    every = {item.sample for item in told(report)}
+    assert len(every - without_membranes(report)) == 5
+    assert report.not_measured["membranes of other divergences"] == (
+        f"a sample takes so many multiplications that they were looked up in 5 of {len(every)} samples"
+    )
+    monkeypatch.setattr(lookup, "WORK", 1)
+    assert lookup.affordable(runner, 4) == 1

@@ -1,4 +1,4 @@
-"""Which stages are run and compared, for every kind of program and choice."""
+"""Which stages are run and compared, for every kind of program and choice, and which floors they can miss."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from neurocompile.errors import OptionError
 from neurocompile.integer import IntegerNetwork
 from neurocompile.passes.schedule import schedule
 from neurocompile.program import REFERENCE, Program
+from neurocompile.verification.budgets import Budgets, check_measurable
 from neurocompile.verification.stages import Plan, plan_of
 
 ProgramOf = Callable[..., Program]
@@ -152,3 +153,48 @@ def test_stages_that_are_not_there_are_all_named(program_of: ProgramOf) -> None:
         plan_of(program_of("onnx"), ["torch", "loihi2", "float"])
     with pytest.raises(OptionError, match="needs two stages, but only 'loihi2' is left: leave"):
         plan_of(replace(program_of("loihi2")), ["loihi2"])
+
+
+def test_floors_of_stages_with_the_same_integers_are_refused(
+    program_of: ProgramOf,
+) -> None:
+    """Any difference fails there anyhow: a floor would seem to be met."""
+    budgets = Budgets(max_mismatch=0.005, min_accuracy=0.9, max_accuracy_drop=0.01)
+
+    def problems(program: Program, against: list[str]) -> list[str]:
+        plan = plan_of(program, against)
+        try:
+            check_measurable(
+                budgets, plan, labelled=True, spiking=True, target=program.target, classes=3
+            )
+        except OptionError as error:
+            return [str(problem) for problem in error.problems]
+        return []
+
+    told = (
+        "can never be missed, but '{}' and 'loihi2' compute with the same integers, of which any difference "
+        "fails: --against float compares with the float network"
+    )
+    for trained, against, first in (("", ["fixedpoint"], "fixedpoint"), ("integers", [], "torch")):
+        assert problems(program_of("loihi2", trained), against) == [
+            f"{name} {told.format(first)}" for name in ("--max-mismatch", "--max-accuracy-drop")
+        ]
+    assert problems(program_of("loihi2"), []) == []
+    assert problems(program_of("loihi2", "integers"), ["float", "fixedpoint"]) == []
+
+
+def test_floors_of_accuracy_need_classes(program_of: ProgramOf) -> None:
+    with pytest.raises(OptionError) as caught:
+        check_measurable(
+            Budgets(min_accuracy=0.9, max_accuracy_drop=0.1),
+            plan_of(program_of()),
+            labelled=True,
+            spiking=True,
+            target="fixedpoint",
+            classes=1,
+        )
+
+    assert [str(problem) for problem in caught.value.problems] == [
+        "--min-accuracy needs classes, but the network has one output",
+        "--max-accuracy-drop needs classes, but the network has one output",
+    ]

@@ -19,12 +19,15 @@ from neurocompile.verification.report import Divergence
 from neurocompile.verification.stages import Stage
 from neurocompile.verification.tallies import (
     KEPT,
+    LayerTally,
     PairTally,
     StageTally,
     Tally,
     chosen,
     decisions_over_steps,
     first_divergences,
+    largest_is_alone,
+    right_alone,
     tally_pair,
     tally_stage,
 )
@@ -145,13 +148,61 @@ def test_decisions_over_steps_are_weighted_if_there_are_as_many_weights() -> Non
 def test_a_decision_is_made_at_the_step_after_which_it_stays(
     classes: list[int], step: int, stage: StageOf
 ) -> None:
-    """Outputs whose sum so far is largest where `classes` say."""
+    """Outputs whose sum so far is largest where `classes` say, and nowhere else."""
     sums = np.eye(3)[classes][np.newaxis] * np.array([1.0, 2.0, 3.0])[:, np.newaxis]
     output = np.diff(sums, axis=1, prepend=0)
 
     counted = tally_stage(stage({"a": np.zeros((1, 3, 1), np.uint8)}, output), None, None)
 
     assert counted.decided == step
+
+
+def test_a_sample_without_a_largest_output_is_undecided(stage: StageOf) -> None:
+    """
+    Four samples: silent; tied at the end; decided for 1 after 2 steps; tied at the second step of three.
+
+    A tie in between takes the decision back, so that the last one is decided after the third step.
+    """
+    output = np.array(
+        [
+            [[0, 0], [0, 0], [0, 0]],
+            [[1, 0], [0, 0], [0, 1]],
+            [[0, 0], [0, 1], [0, 0]],
+            [[1, 0], [0, 1], [1, 0]],
+        ],
+        float,
+    )
+    spikes = {"a": np.zeros((4, 3, 1), np.uint8)}
+
+    counted = tally_stage(stage(spikes, output), np.array([0, 0, 1, 0]), None)
+
+    assert largest_is_alone(output, None).tolist() == [
+        [False, False, False],
+        [True, True, False],
+        [False, True, True],
+        [True, False, True],
+    ]
+    assert (counted.undecided, counted.decided) == (2, 2 + 3)
+    assert counted.right_by_step == (3, 4, 4)  # the first of the largest is a decision, too
+    assert (counted + counted).undecided == 4
+    # Weights of steps can make a tie, or break it.
+    assert largest_is_alone(output[1:2], (2.0, 1.0, 1.0)).tolist() == [[True, True, True]]
+
+
+def test_samples_that_one_stage_has_right_alone_are_counted(stage: StageOf) -> None:
+    labels = np.array([0, 0, 0, 1, 1])
+    first, second = np.array([0, 0, 0, 0, 1]), np.array([0, 1, 1, 1, 1])
+    spikes = {"a": np.zeros((5, 2, 1), np.uint8)}
+
+    alone = right_alone(first, second, labels)
+    pair = tally_pair(stage(spikes), stage(spikes), offset=0, agreeing=2, alone=alone)
+
+    assert alone == (2, 1)
+    assert (pair.only_first, pair.only_second) == (2, 1)
+    assert ((pair + pair).only_first, (pair + pair).only_second) == (4, 2)
+    unknown = tally_pair(stage(spikes), stage(spikes), offset=0, agreeing=2)
+    assert (unknown.only_first, (pair + unknown).only_second) == (None, None)
+    assert right_alone(first, second, None) is None
 
 
 def test_right_decisions_are_counted_after_each_step(stage: StageOf) -> None:
@@ -236,7 +287,7 @@ def test_tallies_with_other_numbers_are_not_equal() -> None:
 
 
 def test_the_interval_of_mismatches_is_that_of_the_samples_shares(stage: StageOf) -> None:
-    """Samples of 4 places with 0, 0, 2 and 2 mismatches: a mean of 1, a deviation of 1.1547."""
+    """Samples of 4 places with 0, 0, 2 and 2 mismatches: a mean of 1, a deviation of 1.1547; t is 3.182."""
     before = {"a": np.zeros((4, 2, 2), np.uint8)}
     after = {"a": before["a"].copy()}
     after["a"][2:, 0] = 1
@@ -244,14 +295,36 @@ def test_the_interval_of_mismatches_is_that_of_the_samples_shares(stage: StageOf
 
     found = mismatch_interval(pair, 4)
 
-    reach = 1.959964 * (4 / 3) ** 0.5 / 4**0.5 / 4
-    assert found == pytest.approx((max(0.0, 0.25 - reach), 0.25 + reach), abs=1e-6)
-    assert mismatch_interval(replace(pair, squares=4), 4) == pytest.approx((0.25, 0.25))
+    reach = 3.18245 * (4 / 3) ** 0.5 / 4**0.5 / 4
+    assert reach > 0.25
+    assert found == pytest.approx((0.0, 0.25 + reach), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mismatches", "samples"),
+    [([3], 1), ([1, 3], 2), ([2, 2, 2], 3), ([0, 0, 0, 0], 4)],
+    ids=["one", "two", "all alike", "none"],
+)
+def test_there_is_no_interval_where_it_says_nothing(mismatches: list[int], samples: int) -> None:
+    layer = LayerTally(4 * samples, sum(mismatches), 0, sum(mismatches), 9, 9, 1, 0, (0,))
+    squares = sum(number**2 for number in mismatches)
+
     assert (
-        mismatch_interval(tally_pair(stage(before), stage(before), offset=0, agreeing=0), 4) is None
+        mismatch_interval(PairTally({"a": layer}, 0, 0, 0, 0, 0, squares=squares), samples) is None
     )
-    one = tally_pair(stage(before), stage(after), offset=0, agreeing=0)
-    assert mismatch_interval(one, 1) is None
+
+
+def test_the_interval_holds_the_mean_about_as_often_as_it_says() -> None:
+    """Of few samples, which the normal distribution's is too narrow for: 0.87 of five."""
+    generator = np.random.default_rng(0)
+    held = 0
+    for counts in generator.poisson(5.0, (2000, 5)):
+        layer = LayerTally(500, int(counts.sum()), 0, 0, 9, 9, 1, 0, (0,))
+        pair = PairTally({"a": layer}, 0, 0, 0, 0, 0, squares=int((counts**2).sum()))
+        found = mismatch_interval(pair, 5)
+        held += found is None or found[0] <= 0.05 <= found[1]
+
+    assert held / 2000 == pytest.approx(0.95, abs=0.02)
 
 
 def test_tallies_of_pairs_keep_the_lowest_sample() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from neurocompile.atomic import check_writable, write_text
+from neurocompile.atomic import check_writable, real_path, write_text
 from neurocompile.console import DONE, IMPOSSIBLE, example
-from neurocompile.errors import NeurocompileError, Problem
+from neurocompile.errors import NeurocompileError, OptionError, Problem
 from neurocompile.inspection import inspect_path
 from neurocompile.inspections.tables import print_inspection, printable
 
@@ -34,6 +34,7 @@ def inspect(path: Path, json_file: Path | None) -> int:
     """
     if json_file is not None:
         check_writable(json_file, option="--json")
+        _check_outside(json_file, path)
     try:
         inspection = inspect_path(path)
     except NeurocompileError as error:
@@ -44,6 +45,20 @@ def inspect(path: Path, json_file: Path | None) -> int:
         write_text(json_file, text)
         click.echo(f"wrote {json_file}")
     return IMPOSSIBLE if inspection.damaged else DONE
+
+
+def _check_outside(json_file: Path, path: Path) -> None:
+    """Raise `OptionError` where `json_file` would change what is inspected."""
+    real, looked_at = real_path(json_file), real_path(path)
+    if looked_at in (real, *real.parents):
+        raise OptionError(
+            Problem(
+                "",
+                f"the file '{json_file}' cannot be written",
+                "it is part of what is inspected, which is not changed",
+                "choose another place with --json",
+            )
+        )
 
 
 def _printable(problem: Problem) -> Problem:

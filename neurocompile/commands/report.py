@@ -11,10 +11,13 @@ from neurocompile import api
 from neurocompile.atomic import check_writable, write_text
 from neurocompile.console import DIFFERENT, DONE, example, progress_bars
 from neurocompile.errors import OptionError, Problem, raise_all
+from neurocompile.manifest import MANIFEST
 from neurocompile.page import need_plotly, write_comparison, write_page
 from neurocompile.page.comparison import comparison_json
-from neurocompile.page.entries import Entry, read_entries
-from neurocompile.page.summary import verdict_words
+from neurocompile.page.entries import METRICS, REPORT, Entry, read_entries
+from neurocompile.page.markup import percent
+from neurocompile.page.measures import by_training
+from neurocompile.page.summary import per_spike, verdict_words
 from neurocompile.program import Program
 from neurocompile.verification.report import Report
 
@@ -61,8 +64,18 @@ def report(
     problems = []
     if samples is not None and data is None:
         problems.append(Problem("", "--samples needs --input", "it is not given"))
-    if json_file is not None and json_file.absolute() == output.absolute():
+    if json_file is not None and json_file.resolve() == output.resolve():
         problems.append(Problem("", "-o and --json must name two files", f"both are '{output}'"))
+    read = {
+        place.resolve()
+        for source in sources
+        for place in (source, *(source / name for name in (REPORT, MANIFEST, METRICS)))
+    }
+    problems += (
+        Problem("", f"{name} must not be what is read", f"it is '{place}'")
+        for name, place in (("-o", output), ("--json", json_file))
+        if place is not None and place.resolve() in read
+    )
     raise_all(OptionError, problems)
     verified: list[Report] = []
     with progress_bars() as progress_of:
@@ -95,7 +108,10 @@ def _told(entry: Entry) -> str:
         pair = entry.report.overall
         parts.append(verdict_words(entry.report))
         if pair.slots:
-            parts.append(f"{100 * pair.mismatches / pair.slots:.4f} % of spikes differ")
+            told = f"spikes differ at {percent(pair.mismatches / pair.slots, 4)} of places"
+            each = per_spike(pair)
+            parts.append(told if each is None else f"{told} ({percent(each)} of spikes)")
     if entry.accuracy is not None:
-        parts.append(f"{100 * entry.accuracy.value:.2f} % right")
-    return ", ".join(parts)
+        right = f"{100 * entry.accuracy.value:.2f} % right"
+        parts.append(right if entry.report is not None else f"{right} {by_training(entry)}")
+    return ", ".join(parts) + (f" ({entry.note})" if entry.note else "")

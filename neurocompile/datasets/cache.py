@@ -27,7 +27,7 @@ from rich.progress import track
 
 from neurocompile.atomic import replacing, write_text
 from neurocompile.data import Integer
-from neurocompile.errors import DataError, Problem
+from neurocompile.errors import DataError, OptionError, Problem
 
 FORMAT = 1
 FOLDER = "neurocompile-frames"
@@ -72,12 +72,12 @@ def cached_frames(
     """
     try:
         return _cached(root, name, parameters, recordings, frames_of, shape, np.dtype(dtype))
-    except OSError as error:
+    except (OSError, OptionError) as error:
         raise DataError(
             Problem(
                 "",
                 f"the frames of '{name}' cannot be kept in '{_folder(root)}'",
-                str(error),
+                str(error.__cause__ or error),
                 "make room there, or make it writable",
             )
         ) from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from neurocompile import __version__
 from neurocompile.page import comparison_plots
 from neurocompile.page.document import write_document
-from neurocompile.page.entries import Entry, check_together
+from neurocompile.page.entries import Entry, check_together, told_apart
 from neurocompile.page.markup import (
     Html,
     clean,
@@ -19,18 +20,19 @@ from neurocompile.page.markup import (
     paragraph,
     quantity,
 )
-from neurocompile.page.measures import MEASURES, energy_of
+from neurocompile.page.measures import MEASURES, ON_DATA, energy_of
 from neurocompile.page.settings import chosen, compared, keys_of, settings_of
 from neurocompile.verification.report import Report
 
 
 def write_comparison(entries: Sequence[Entry], path: Path) -> None:
     """
-    Write one page that shows `entries` side by side; labels must be distinct.
+    Write one page that shows `entries` side by side; labels that look the same are numbered.
 
     Raises `OptionError` for entries of different data, `MissingDependencyError` without Plotly.
     """
     check_together(entries)
+    entries = _labelled(entries)
     title = (
         f"{len(entries)} side by side" if len(entries) > 1 else f"About {clean(entries[0].label)}"
     )
@@ -40,6 +42,7 @@ def write_comparison(entries: Sequence[Entry], path: Path) -> None:
         join(
             (
                 paragraph(_about(entries), class_="faint small"),
+                *(paragraph(f"{entry.label}: {entry.note}.") for entry in entries if entry.note),
                 _measures(entries),
             )
         ),
@@ -63,6 +66,7 @@ def write_comparison(entries: Sequence[Entry], path: Path) -> None:
 
 def comparison_json(entries: Sequence[Entry]) -> dict[str, Any]:
     """Return the measures and the settings that differ, as plain values, schema 1."""
+    entries = _labelled(entries)
     settings = [chosen(entry.settings) for entry in entries]
     return {
         "schema": 1,
@@ -94,6 +98,11 @@ def comparison_json(entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
+def _labelled(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    names = told_apart([entry.label for entry in entries])
+    return tuple(replace(entry, label=name) for entry, name in zip(entries, names, strict=True))
+
+
 def _mismatch_json(report: Report | None) -> dict[str, Any] | None:
     if report is None:
         return None
@@ -107,20 +116,35 @@ def _mismatch_json(report: Report | None) -> dict[str, Any] | None:
 
 
 def _about(entries: Sequence[Entry]) -> str:
-    found = {
-        f"{'all' if entry.report.whole else 'the first'} {quantity(entry.report.samples)} samples of "
-        f"{entry.report.data or 'data without a name'}"
-        for entry in entries
-        if entry.report is not None
-    }
-    told = f"Verified on {' and '.join(sorted(found))}." if found else "Nothing here was verified."
-    return f"{told} Cells that differ from the first column are bold and marked ≠."
+    verified: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.report is not None:
+            samples = "sample" if entry.report.samples == 1 else "samples"
+            what = (
+                f"{'all' if entry.report.whole else 'the first'} {quantity(entry.report.samples)} {samples} "
+                f"of {entry.report.data or 'data without a name'}"
+            )
+            verified.setdefault(what, []).append(entry.label)
+    others = [f"{entry.label} (a {entry.kind})" for entry in entries if entry.report is None]
+    told = [f"Verified on {what}: {', '.join(names)}." for what, names in sorted(verified.items())]
+    told += [f"Not verified: {', '.join(others)}."] if others else []
+    told.append(
+        "Cells that differ from the first column are bold and marked ≠, where both were measured alike."
+    )
+    return " ".join(told)
 
 
 def _measures(entries: Sequence[Entry]) -> Html:
     """Return what was measured: a column for each entry."""
     rows = [[name, *(measure(entry) for entry in entries)] for name, measure in MEASURES]
-    return compared("What was measured", entries, rows)
+    unlike = {
+        (at, column)
+        for at, (name, _) in enumerate(MEASURES)
+        if name in ON_DATA
+        for column, entry in enumerate(entries, start=1)
+        if (entry.report is None) != (entries[0].report is None)
+    }
+    return compared("What was measured", entries, rows, unlike)
 
 
 def _not_measured(entries: Sequence[Entry]) -> Html:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from neurocompile.page.absent import on_samples
 from neurocompile.page.entries import Entry
 from neurocompile.page.markup import (
     Html,
@@ -19,6 +20,7 @@ from neurocompile.page.summary import interval
 from neurocompile.statistics import Share
 
 MOST_STEPS = 1000  # of a plot over time
+TRAINED = "by training"
 
 
 def _absent(what: str) -> Html:
@@ -35,8 +37,9 @@ def accuracy(entries: Sequence[Entry]) -> Html:
     names = [entry.label for entry in known]
     for number, (title, shares) in enumerate(
         (
-            ("deployed, or trained", [entry.accuracy for entry in known]),
+            ("deployed", [entry.accuracy if entry.report else None for entry in known]),
             ("first stage", [first_accuracy(entry) for entry in known]),
+            (TRAINED, [None if entry.report else entry.accuracy for entry in known]),
         )
     ):
         if any(share is not None for share in shares):
@@ -54,9 +57,10 @@ def accuracy(entries: Sequence[Entry]) -> Html:
         Plot(
             "accuracy",
             "Accuracy",
-            "Share of right decisions with its 95 % interval, of what is deployed and of the first stage.",
+            "Share of right decisions with its 95 % interval, of what is deployed and of the first stage, on what "
+            "was verified; that of a training run is of its own test samples.",
             traces,
-            table("Accuracy, 95 % interval", ["", "deployed, or trained", "first stage"], rows),
+            table("Accuracy, 95 % interval", ["", "deployed, or by training", "first stage"], rows),
             {"xaxis": axis("% right"), "yaxis": named_axis(names, showgrid=True)},
             height_of(names, 2),
         )
@@ -65,7 +69,7 @@ def accuracy(entries: Sequence[Entry]) -> Html:
 
 def _dots(title: str, shares: Sequence[Share | None], number: int) -> Trace:
     known = [(at, share) for at, share in enumerate(shares) if share is not None]
-    apart = 0.16 if number else -0.16
+    apart = (-0.16, 0.16, 0.0)[number]
     trace = lines(
         title,
         [100 * share.value for _, share in known],
@@ -184,7 +188,7 @@ def mismatches(entries: Sequence[Entry]) -> Html:
         if entry.report is not None and entry.report.overall.layers
     ]
     if not values:
-        return _absent("spikes that differ, in none of these")
+        return _absent("places that differ, in none of these")
     return _by_layer(
         "mismatches",
         "Places that differ, by layer",
@@ -200,6 +204,7 @@ def own(entries: Sequence[Entry]) -> Html:
         (
             entry.label,
             {layer.name: 100 * layer.own.value for layer in entry.report.examination.blame},
+            on_samples(entry.report),
         )
         for entry in entries
         if entry.report is not None and entry.report.examination and entry.report.examination.blame
@@ -209,9 +214,11 @@ def own(entries: Sequence[Entry]) -> Html:
     return _by_layer(
         "own",
         "Own errors, by layer",
-        "The layer alone, on the reference's input spikes, over the examined samples.",
+        "The layer alone, run on the reference's input spikes: "
+        + "; ".join(f"{label} {on}" for label, _, on in values)
+        + ".",
         "% of places",
-        values,
+        [(label, layers) for label, layers, _ in values],
     )
 
 

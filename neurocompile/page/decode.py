@@ -15,10 +15,12 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from neurocompile.errors import FormatError, Problem
+from neurocompile.page.markup import clean
 from neurocompile.statistics import Share
 
 MOST_ITEMS = 200_000  # of one list or mapping
 LONGEST_STRING = 20_000  # characters
+LONGEST_KEY = 60  # characters of a key in a message
 DEEPEST = 24  # lists and mappings within each other
 LARGEST_INTEGER = 1 << 63
 
@@ -29,6 +31,11 @@ def decode(kind: type[T], value: object, where: str) -> T:
     """Return `value`, found at the key `where`, as a `kind`; raises `FormatError` that names the key."""
     result: T = _decode(kind, value, where)
     return result
+
+
+def key_of(name: object) -> str:
+    """Return a stranger's name as a message can hold it: short, and without what moves a cursor."""
+    return clean(str(name)[:LONGEST_KEY])
 
 
 def refuse(where: str, need: str, value: object) -> FormatError:
@@ -59,7 +66,7 @@ def _decode(kind: Any, value: object, where: str) -> Any:
         return _decode_tuple(arguments, value, where)
     if origin is not None and issubclass(origin, Mapping):
         return {
-            name: _decode(arguments[1], item, f"{where}.{name[:60]}")
+            name: _decode(arguments[1], item, f"{where}.{key_of(name)}")
             for name, item in mapping(value, where).items()
         }
     if kind is Share:
@@ -171,7 +178,7 @@ def plain_value(value: object, where: str, depth: int = 0) -> Any:
         return string(value, where)
     if isinstance(value, Mapping):
         return {
-            name: plain_value(item, f"{where}.{name[:60]}", depth + 1)
+            name: plain_value(item, f"{where}.{key_of(name)}", depth + 1)
             for name, item in mapping(value, where).items()
         }
     return [

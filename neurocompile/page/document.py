@@ -15,12 +15,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from neurocompile.atomic import write_text
-from neurocompile.errors import MissingDependencyError, Problem
+from neurocompile.errors import MissingDependencyError, OptionError, Problem
 from neurocompile.page.markup import Html, element, text
 from neurocompile.page.network_graph import definitions
 
 LARGEST_PAGE = 8_000_000  # bytes
-SPARE = 250_000  # for the style, our scripts, the summary and what stands around spikes
+SPARE = 250_000  # for the style, our scripts and what stands around spikes
+EMPTY = Html("")
 
 LEFT_OUT = element(
     "p",
@@ -47,14 +48,24 @@ def need_plotly() -> None:
 def write_document(
     path: Path, title: str, top: Html, sections: Sequence[Section], footer: Html
 ) -> None:
-    """Write a page in one step; sections for which there is no room are left out, and say so."""
-    write_text(path, document(title, top, fitting(sections), footer))
+    """
+    Write a page in one step; sections for which there is no room are left out, and say so.
+
+    Raises `OptionError` if the page is too large even so.
+    """
+    page = document(title, top, fitting(sections, top), footer)
+    size = len(page.encode())
+    if size > LARGEST_PAGE:
+        raise OptionError(
+            Problem("", f"a page must have at most {LARGEST_PAGE} bytes", f"this one has {size}")
+        )
+    write_text(path, page)
 
 
-def fitting(sections: Sequence[Section]) -> list[Section]:
-    """Return `sections`, the largest ones replaced by a sentence until a page has room for all."""
+def fitting(sections: Sequence[Section], top: Html = EMPTY) -> list[Section]:
+    """Return `sections`, the largest ones replaced by a sentence until a page has room for all and `top`."""
     kept = list(sections)
-    while room_beside(content for _, _, content in kept) < 0:
+    while room_beside((top, *(content for _, _, content in kept))) < 0:
         largest = max(range(len(kept)), key=lambda at: len(kept[at][2].encode()))
         key, name, content = kept[largest]
         if content == LEFT_OUT:

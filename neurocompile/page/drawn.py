@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neurocompile.errors import FormatError, Problem
-from neurocompile.page.decode import decode, mapping
+from neurocompile.page.decode import decode, key_of, mapping
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def drawing_of(network: Mapping[str, Any]) -> Drawing | None:
                     Problem(
                         "",
                         f"'network.synapses[{at}].{key}' must be a population",
-                        f"there is no '{name[:60]}'",
+                        f"there is no '{key_of(name)}'",
                     )
                 )
     return found
@@ -114,9 +114,9 @@ def costs_of(resources: Mapping[str, Any]) -> Costs | None:
         return None
     layers = []
     for name, given in mapping(resources.get("layers", {}), "resources.layers").items():
-        where = f"resources.layers.{name[:60]}"
+        where = f"resources.layers.{key_of(name)}"
         figures = {
-            key: decode(Number, item, f"{where}.{key}")
+            key: decode(Number, item, f"{where}.{key_of(key)}")
             for key, item in mapping(given, where).items()
             if isinstance(item, Mapping)
         }
@@ -128,7 +128,7 @@ def costs_of(resources: Mapping[str, Any]) -> Costs | None:
         layers.append(LayerCosts(name=name, figures=figures, fits=fits, **texts))
     totals, limits = (
         {
-            name: decode(Number, item, f"resources.{key}.{name[:60]}")
+            name: decode(Number, item, f"resources.{key}.{key_of(name)}")
             for name, item in mapping(resources.get(key, {}), f"resources.{key}").items()
         }
         for key in ("totals", "limits")

@@ -15,6 +15,7 @@ from neurocompile.errors import NeurocompileError, OptionError, Problem, raise_a
 from neurocompile.manifest import MANIFEST
 from neurocompile.page.decode import decode, refuse
 from neurocompile.page.drawn import Costs, costs_of
+from neurocompile.page.markup import label
 from neurocompile.page.read_report import read_json, report_of
 from neurocompile.program import Program, load
 from neurocompile.statistics import Share
@@ -23,6 +24,7 @@ from neurocompile.verification.shape import resources_of
 
 REPORT, METRICS = "report.json", "metrics.json"
 MOST_ENTRIES = 12
+LONGEST_BEGIN = 4096  # bytes
 WHOLE = 1e-3  # of a sample: how far from a whole number of right ones a share may be
 NOT_VERIFIED = "the program was not verified here: give --input DATA"
 NO_PROGRAM = "a training run has no integers yet: export it"
@@ -57,7 +59,7 @@ class Training:
 class Entry:
     """One thing to compare, with what is known of it; `missing` says why the rest is not."""
 
-    label: str
+    label: str  # distinct within a comparison
     kind: Kind
     place: str
     target: str = ""
@@ -66,6 +68,7 @@ class Entry:
     costs: Costs | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""  # what else is in its place and was not read
 
     @property
     def accuracy(self) -> Share | None:
@@ -89,7 +92,12 @@ def entry_of_report(report: Report, label: str, place: str = "") -> Entry:
         target=report.target,
         report=report,
         costs=costs_of(report.resources),
-        settings={"target": report.target, "steps": report.steps, **report.facts},
+        settings={
+            "target": report.target,
+            "steps": report.steps,
+            **report.facts,
+            **({"verified_with": dict(report.versions)} if report.versions else {}),
+        },
         missing={
             name: reason for name, reason in report.not_measured.items() if name != "exhibits"
         },
@@ -124,14 +132,19 @@ def read_entries(paths: Sequence[Path], verify: Verify | None = None) -> tuple[E
     raise_all(OptionError, problems)
     check_together(entries)
     return tuple(
-        replace(entry, label=label)
-        for entry, label in zip(entries, distinct_labels(paths), strict=True)
+        replace(entry, label=name)
+        for entry, name in zip(entries, distinct_labels(paths), strict=True)
     )
 
 
 def _read(path: Path, verify: Verify | None) -> Entry:
     if path.is_dir():
         found = [name for name in (REPORT, MANIFEST, METRICS) if (path / name).is_file()]
+        if REPORT in found and len(found) > 1 and (verify is None or MANIFEST not in found):
+            note = f"{REPORT} was read, {' and '.join(found[1:])} beside it not"
+            return replace(_read(path / REPORT, verify), note=note)
+        if found[:2] == [REPORT, MANIFEST]:  # a program that is to be verified anew
+            found = found[1:]
         if len(found) != 1:
             raise OptionError(
                 Problem(
@@ -146,10 +159,33 @@ def _read(path: Path, verify: Verify | None) -> Entry:
         path = path / found[0]
     elif path.name == MANIFEST and path.is_file():
         return _program(path.parent, verify)
+    _check_json(path)
     data = read_json(path)
     if "test_accuracy" in data:
         return _training(data, str(path.parent))
     return entry_of_report(report_of(data), "", str(path))
+
+
+def _check_json(path: Path) -> None:
+    """Raise `OptionError` for what is not there, or begins as no JSON object does."""
+    if not path.exists():
+        raise OptionError(Problem("", f"there is no '{path}'"))
+    try:
+        with path.open("rb") as file:
+            begin = file.read(LONGEST_BEGIN).lstrip(b" \t\r\n")
+    except OSError as error:
+        raise OptionError(Problem("", f"'{path}' cannot be read ({error.strerror})")) from error
+    if not begin.startswith(b"{"):
+        raise OptionError(
+            Problem(
+                "",
+                f"'{path}' must be what 'verify --report', 'export' or 'train' wrote",
+                "it is no JSON object",
+                f"name '{path.parent}'"
+                if any((path.parent / name).is_file() for name in (REPORT, MANIFEST, METRICS))
+                else "",
+            )
+        )
 
 
 def _program(path: Path, verify: Verify | None) -> Entry:
@@ -229,20 +265,27 @@ def distinct_labels(paths: Sequence[Path]) -> list[str]:
     """Return short names of `paths`, as long as it takes to tell them apart."""
     parts = [tuple(_parts(path)) for path in paths]
     different = list(dict.fromkeys(parts))
-    labels = ["/".join(names[-2:] if names[-1] == "report" else names[-1:]) for names in different]
+    found = ["/".join(names[-2:] if names[-1] == "report" else names[-1:]) for names in different]
     for length in range(2, 1 + max(len(names) for names in different)):
-        labels = [
-            label if labels.count(label) == 1 else "/".join(names[-length:])
-            for label, names in zip(labels, different, strict=True)
+        found = [
+            name if found.count(name) == 1 else "/".join(names[-length:])
+            for name, names in zip(found, different, strict=True)
         ]
-    label_of = dict(zip(different, labels, strict=True))
+    label_of = dict(zip(different, found, strict=True))
     seen: dict[str, int] = {}
     result = []
     for names in parts:
-        label = label_of[names]
-        seen[label] = seen.get(label, 0) + 1
-        result.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
-    return result
+        name = label_of[names]
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return told_apart(result)
+
+
+def told_apart(labels: Sequence[str]) -> list[str]:
+    """Return `labels`, all numbered where two of them look the same in a plot, which cuts long ones."""
+    if len({label(name) for name in labels}) == len(labels):
+        return list(labels)
+    return [f"{at + 1}: {name}" for at, name in enumerate(labels)]
 
 
 def _parts(path: Path) -> list[str]:

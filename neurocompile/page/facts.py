@@ -15,12 +15,14 @@ TITLES = {
     "folding": "Folding",
     "validation": "Validation of the passes",
     "notes": "Notes",
-    "versions": "Versions",
+    "versions": "Versions of the export",
     "decision": "Decision",
 }
 OPEN = ("source", "import", "notes", "versions")
 MOST_ITEMS = 400
 DEEPEST = 8
+OPTIONS = "options"
+NOT_GIVEN = "not given"  # an option that nobody set: "none" may be one that somebody did
 
 
 def facts(given: Mapping[str, Any]) -> Html:
@@ -46,7 +48,10 @@ def value_of(value: Any, depth: int = 0) -> Html:
         if not value:
             return element("span", "none", class_="faint")
         items = list(value.items())
-        shown = pairs((name, value_of(item, depth + 1)) for name, item in items[:MOST_ITEMS])
+        shown = pairs(
+            (name, _options(item) if name == OPTIONS else value_of(item, depth + 1))
+            for name, item in items[:MOST_ITEMS]
+        )
         return join((shown, _more(len(items) - MOST_ITEMS)))
     if isinstance(value, (list, tuple)):
         if not value:
@@ -59,6 +64,13 @@ def value_of(value: Any, depth: int = 0) -> Html:
         )
         return join((shown, _more(len(value) - MOST_ITEMS)))
     return element("span", _word(value))
+
+
+def _options(given: Any) -> Html:
+    """Return options; those that nobody gave are said to be so."""
+    if not isinstance(given, Mapping):
+        return value_of(given)
+    return value_of({name: NOT_GIVEN if item is None else item for name, item in given.items()})
 
 
 def _more(count: int) -> Html:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from neurocompile.page.absent import absent, unexamined
-from neurocompile.page.markup import Html, Numeric, join, paragraph, percent, quantity, table
+from collections.abc import Sequence
+
+from neurocompile.page.absent import absent, examined, examined_pair, on_samples, unexamined
+from neurocompile.page.markup import (
+    Html,
+    Numeric,
+    element,
+    join,
+    paragraph,
+    percent,
+    quantity,
+    table,
+)
 from neurocompile.page.plots import Plot, axis, bars, draw, height_of, lines, named_axis
-from neurocompile.verification.report import Comparison, Report
+from neurocompile.page.summary import interval
+from neurocompile.statistics import Share
+from neurocompile.verification.report import Alternative, Comparison, Distances, Report
 
 SCALE = [[0, "@low"], [1, "@high"]]
 MOST_STEPS = 2000  # of a plot over time
@@ -18,7 +31,7 @@ def mismatches(report: Report) -> Html:
     pair = report.overall
     if not pair.layers:
         return absent(report, "no layer's spikes were compared", "layers", "comparisons")
-    return join((_by_layer(pair), _by_pair(report), _by_step(report, pair)))
+    return join((_by_layer(pair), _by_pair(report), _not_compared(report), _by_step(report, pair)))
 
 
 def _by_layer(pair: Comparison) -> Html:
@@ -88,6 +101,15 @@ def _by_pair(report: Report) -> Html:
     )
 
 
+def _not_compared(report: Report) -> Html:
+    """Return which layers some pairs of stages leave out, and why; empty if there are none."""
+    ends = tuple(f" in {pair.reference} / {pair.candidate}" for pair in report.comparisons)
+    told = [
+        f"{name} ({reason})" for name, reason in report.not_measured.items() if name.endswith(ends)
+    ]
+    return paragraph(f"Not compared: {'; '.join(told)}.", class_="absent") if told else Html("")
+
+
 def _by_step(report: Report, pair: Comparison) -> Html:
     layers = [layer for layer in pair.layers if layer.by_step and layer.slots]
     if not layers:
@@ -151,18 +173,20 @@ def blame(report: Report) -> Html:
     if not found:
         return unexamined(report, "own and inherited errors", "blame")
     names = [layer.name for layer in found]
+    reference, _ = examined_pair(report)
     return draw(
         Plot(
             "blame",
             "Own and inherited errors, the worst own error first",
-            "Own: the layer alone, run on the reference's input spikes, differs. Inherited: differences "
-            "that vanish when its inputs are the reference's. They need not add up to the total.",
+            f"{examined(report)}. Own: the layer alone, run on the input spikes of {reference}, differs. "
+            f"Inherited: differences that vanish when its inputs are those of {reference}. They need not add "
+            "up to the total.",
             [
                 bars("own", [100 * layer.own.value for layer in found], 0),
                 bars("inherited", [100 * layer.inherited.value for layer in found], 1),
             ],
             table(
-                "Errors of layers over the examined samples",
+                f"Errors of layers, {examined(report)}",
                 ["layer", "own", "inherited", "total", "places"],
                 [
                     [
@@ -183,6 +207,44 @@ def blame(report: Report) -> Html:
             height_of(names, 2),
         )
     )
+
+
+def readouts(report: Report) -> Html:
+    """Return what read-outs themselves do to outputs and decisions."""
+    found = report.examination.readouts if report.examination else ()
+    if not found:
+        return unexamined(report, "errors of read-outs", "readouts", "blame of read-outs")
+    reference, _ = examined_pair(report)
+    return table(
+        f"Read-outs, {examined(report)}. Decided otherwise than by {reference}: as the network runs (total), and "
+        f"by the read-out alone, run on the spikes of {reference} (own); errors are means, in the source's units",
+        [
+            "read-out",
+            "decided otherwise, own",
+            "decided otherwise, total",
+            "output error, own",
+            "output error, total",
+        ],
+        [
+            [
+                item.name,
+                counted(item.own),
+                counted(item.total),
+                item.own_error,
+                item.total_error,
+            ]
+            for item in found
+        ],
+    )
+
+
+def counted(share: Share | None) -> Numeric:
+    """Return a count of samples, with the interval of what it would be of all."""
+    if share is None:
+        return Numeric("not measured")
+    if not share.of:
+        return Numeric("no classes")
+    return Numeric(f"{quantity(share.count)} of {quantity(share.of)} ({interval(share)})")
 
 
 def rates(report: Report) -> Html:
@@ -230,12 +292,7 @@ def accuracy_over_steps(report: Report) -> Html:
     """Return accuracy after each number of steps."""
     stages = [stage for stage in report.stages if stage.accuracy_over_steps]
     if not stages:
-        return absent(
-            report,
-            "accuracy over steps, for the data have no labels",
-            "accuracy",
-            "accuracy_over_steps",
-        )
+        return absent(report, "accuracy over steps", "accuracy", "accuracy_over_steps", "decisions")
     traces = []
     longest = max(len(stage.accuracy_over_steps or ()) for stage in stages)
     apart = 0.05 if longest <= 20 else 0.0  # so that the intervals of stages do not hide each other
@@ -289,12 +346,17 @@ def stages(report: Report) -> Html:
     """Return what each stage did."""
     return table(
         "Stages",
-        ["stage", "numbers", "right", "spikes", "steps to the decision"],
+        ["stage", "numbers", "right", "undecided samples", "spikes", "steps to the decision"],
         [
             [
                 stage.name,
                 "integers" if stage.integers else "real",
                 Numeric(percent(stage.accuracy.value)) if stage.accuracy else "not measured",
+                "not measured"
+                if stage.undecided is None
+                else Numeric(
+                    f"{quantity(stage.undecided.count)} of {quantity(stage.undecided.of)}"
+                ),
                 stage.spikes,
                 "not measured" if stage.steps_to_decision is None else stage.steps_to_decision,
             ]
@@ -342,7 +404,7 @@ def distances(report: Report) -> Html:
     return join(
         (
             table(
-                f"Distances of spike trains (van Rossum, time constant {quantity(first.tau)} steps; "
+                f"{examined(report)}. Distances of spike trains (van Rossum, time constant {quantity(first.tau)} steps; "
                 f"Victor-Purpura, {quantity(first.cost)} for a shift by a step) and errors of membranes "
                 "before reset, in thresholds",
                 ["layer", "van Rossum", "Victor-Purpura", "membrane, mean", "membrane, largest"],
@@ -359,9 +421,21 @@ def distances(report: Report) -> Html:
                     for layer in found
                 ],
             ),
-            paragraph("Means over neurons and examined samples.", class_="faint small"),
+            paragraph(
+                f"Means over neurons and examined samples.{_drawn(found)}", class_="faint small"
+            ),
         )
     )
+
+
+def _drawn(found: Sequence[Distances]) -> str:
+    """Return which means are estimates, since not all pairs of spike trains were computed."""
+    told = [
+        f"{layer.name} (from {quantity(layer.drawn)} drawn of {quantity(layer.pairs)} different pairs of trains)"
+        for layer in found
+        if layer.drawn is not None and layer.drawn < layer.pairs
+    ]
+    return f" Estimates are the distances of {', '.join(told)}." if told else ""
 
 
 def alternatives(report: Report) -> Html:
@@ -370,30 +444,81 @@ def alternatives(report: Report) -> Html:
     if not found:
         return unexamined(report, "other ways to quantise (--suggest)", "alternatives")
     names = [item.name for item in found]
-    return draw(
-        Plot(
-            "alternatives",
-            "Other ways to quantise, measured on the examined samples",
-            "Share of places that differ from the float network.",
-            [bars("differ", [100 * item.mismatches.value for item in found], 0)],
-            table(
-                "Alternatives",
-                ["what", "options of export", "differ", "right", "weights, bytes"],
-                [
-                    [
-                        item.name,
-                        item.options,
-                        Numeric(percent(item.mismatches.value, 3)),
-                        Numeric(percent(item.accuracy.value)) if item.accuracy else "not measured",
-                        item.weight_bytes,
-                    ]
-                    for item in found
-                ],
+    reference, _ = examined_pair(report)
+    on = on_samples(report, min(item.samples for item in found))
+    return join(
+        (
+            _clearly(found),
+            draw(
+                Plot(
+                    "alternatives",
+                    f"Other ways to quantise, measured {on}",
+                    f"Share of places that differ from {reference}, {on}.",
+                    [bars("differ", [100 * item.mismatches.value for item in found], 0)],
+                    table(
+                        f"Alternatives, {on}; intervals are of 95 %, decisions and outputs are held against "
+                        f"those of {reference}",
+                        [
+                            "what",
+                            "options of export",
+                            "places that differ",
+                            "change against the first row, points",
+                            "clearly better",
+                            "right",
+                            "same decisions",
+                            "output error",
+                            "weights, bytes",
+                        ],
+                        [
+                            [
+                                item.name,
+                                _options(item.options),
+                                Numeric(percent(item.mismatches.value, 3)),
+                                _change(item),
+                                "yes" if item.better else "no",
+                                counted(item.accuracy),
+                                counted(item.same_decisions),
+                                "not measured" if item.output_error is None else item.output_error,
+                                item.weight_bytes,
+                            ]
+                            for item in found
+                        ],
+                        aligned=False,
+                    ),
+                    {
+                        "xaxis": axis("% of places that differ", rangemode="tozero"),
+                        "yaxis": named_axis(names),
+                    },
+                    height_of(names),
+                )
             ),
-            {
-                "xaxis": axis("% of places that differ", rangemode="tozero"),
-                "yaxis": named_axis(names),
-            },
-            height_of(names),
         )
     )
+
+
+def _clearly(found: Sequence[Alternative]) -> Html:
+    """Return which alternatives are better beyond chance."""
+    better = [item.name for item in found if item.better]
+    if not better and all(item.difference is None for item in found):
+        return Html("")  # nobody held them against the program's own
+    return paragraph(
+        f"Clearly better than the program as it is: {'; '.join(better)}."
+        if better
+        else "None of these is clearly better than the program as it is, beyond what so few samples leave to "
+        "chance."
+    )
+
+
+def _options(given: str) -> Html:
+    """Return options of a command, each in one piece."""
+    first, *others = (given or "-").split(" --")
+    parts = (first, *(f"--{part}" for part in others))
+    return join(join((element("span", part, class_="whole"), " ")) for part in parts)
+
+
+def _change(item: Alternative) -> Numeric:
+    """Return the interval of the change of the share of differing places, in points."""
+    if item.difference is None:
+        return Numeric("-")
+    low, high = item.difference
+    return Numeric(f"{100 * low:+.3f} to {100 * high:+.3f}")

@@ -90,16 +90,21 @@ def table(
     rows: Iterable[Sequence[object]],
     *,
     differs: Iterable[tuple[int, int]] = (),
+    aligned: bool = True,
 ) -> Html:
     """
     Return a table in a box that scrolls; the first cell of a row names it.
 
-    Cells that are numbers or `Numeric` stand to the right; `differs` are cells (row, column) to mark.
+    Columns with numbers or `Numeric` stand to the right and are not broken, unless `aligned` says that cells
+    are of different kinds; `differs` are cells (row, column) to mark.
     """
     marked = set(differs)
     given = [list(row) for row in rows]
     numeric = {
-        column for row in given for column, value in enumerate(row) if column and _is_number(value)
+        column
+        for row in given
+        for column, value in enumerate(row)
+        if aligned and column and _is_number(value)
     }
 
     def names_of(at: int | None, column: int) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from neurocompile.page.absent import on_samples
 from neurocompile.page.energy_part import energy_of_target
 from neurocompile.page.entries import Entry
 from neurocompile.page.markup import (
@@ -11,8 +12,9 @@ from neurocompile.page.markup import (
     percent,
     quantity,
 )
-from neurocompile.page.summary import interval, verdict_words, weight_memory
+from neurocompile.page.summary import interval, per_spike, verdict_words, weight_memory
 from neurocompile.statistics import Share
+from neurocompile.verification.budgets import difference_interval
 from neurocompile.verification.report import Energy
 
 UNKNOWN = "not measured"
@@ -27,10 +29,17 @@ def _match(entry: Entry) -> object:
 def right(entry: Entry) -> object:
     """Return the accuracy with its interval, in words."""
     if entry.accuracy is not None:
-        return f"{percent(entry.accuracy.value)} ({interval(entry.accuracy)})"
+        told = f"{percent(entry.accuracy.value)} ({interval(entry.accuracy)})"
+        return told if entry.report is not None else f"{told}, {by_training(entry)}"
     if entry.training is not None:
-        return percent(entry.training.test_accuracy.last)
+        return f"{percent(entry.training.test_accuracy.last)}, {by_training(entry)}"
     return UNKNOWN
+
+
+def by_training(entry: Entry) -> str:
+    """Return which samples the accuracy of a training run is of."""
+    found = entry.training.samples if entry.training else None
+    return f"by training, of {quantity(found)} test samples" if found else "by training"
 
 
 def first_accuracy(entry: Entry) -> Share | None:
@@ -42,7 +51,10 @@ def _drop(entry: Entry) -> object:
     first, last = first_accuracy(entry), entry.accuracy
     if first is None or last is None:
         return UNKNOWN
-    return Numeric(f"{100 * (last.value - first.value):+.2f} points")
+    low, high = difference_interval(last, first)
+    return Numeric(
+        f"{100 * (last.value - first.value):+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
+    )
 
 
 def _differ(entry: Entry) -> object:
@@ -54,12 +66,18 @@ def _differ(entry: Entry) -> object:
     )
 
 
+def _per_spike(entry: Entry) -> object:
+    found = per_spike(entry.report.overall) if entry.report else None
+    return UNKNOWN if found is None else Numeric(percent(found))
+
+
 def _worst(entry: Entry) -> object:
     examined = entry.report.examination if entry.report else None
     if examined is None or not examined.blame:
         return UNKNOWN
     first = examined.blame[0]
-    return f"{first.name} ({percent(first.own.value, 3)} own)"
+    on = on_samples(entry.report) if entry.report else ""
+    return f"{first.name} ({percent(first.own.value, 3)} own, {on})"
 
 
 def _total(name: str) -> Callable[[Entry], object]:
@@ -99,8 +117,9 @@ MEASURES: tuple[Measure, ...] = (
     ("target", lambda entry: entry.target or "none"),
     ("does it match?", _match),
     ("right, with 95 % interval", right),
-    ("against its first stage", _drop),
-    ("spikes that differ", _differ),
+    ("against its first stage, with 95 % interval", _drop),
+    ("places that differ", _differ),
+    ("differing places for each spike of the first stage", _per_spike),
     ("worst layer", _worst),
     ("neurons", _total("neurons")),
     ("synapses", _total("synapses")),
@@ -110,3 +129,11 @@ MEASURES: tuple[Measure, ...] = (
     ("energy a sample, an estimate", _nanojoules),
     ("left unmeasured", lambda entry: len(entry.missing)),
 )
+
+ON_DATA = frozenset(
+    (
+        "right, with 95 % interval",
+        "left unmeasured",
+    )
+)
+"""Measures that a training run and a verification take from different samples, or count otherwise."""

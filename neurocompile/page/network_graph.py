@@ -79,6 +79,11 @@ def draw_network(
         role="img",
         aria_label=f"The network: {len(shown)} populations, {len(groups)} groups of synapses.",
     )
+    back = (
+        " Dashed lines lead back in time."
+        if any(_is_back(item, column_of) for item in groups)
+        else ""
+    )
     more = f" {hidden} populations more are in the table only." if hidden else ""
     return join(
         (
@@ -88,8 +93,8 @@ def draw_network(
             element(
                 "p",
                 "Upper bar: places that differ, on a scale of powers of ten from 0.001 % to 100 %. "
-                f"Lower bar, hatched: load, {load_unit}, full where it is largest. "
-                f"Dashed lines lead back in time.{more}",
+                f"Lower bar, hatched: load, {load_unit}, full where it is largest."
+                f"{back}{more}",
                 class_="faint small",
             ),
         )

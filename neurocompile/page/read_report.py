@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from neurocompile.errors import FormatError, Problem
-from neurocompile.page.decode import decode, mapping, refuse, sequence
+from neurocompile.page.decode import decode, key_of, mapping, refuse, sequence
 from neurocompile.page.drawn import costs_of, drawing_of
 from neurocompile.verification.report import (
     SCHEMA,
@@ -17,6 +17,7 @@ from neurocompile.verification.report import (
 )
 
 LARGEST_FILE = 64 << 20  # bytes
+MOST = {"stages": 64, "comparisons": 256, "budgets": 64}  # no verification has more
 RENAMED = {"whole": "whole_data", "facts": "program"}  # in the JSON
 ELSEWHERE = ("comparisons", "overall", "exhibits")  # not read by what the dataclass declares
 NO_SPIKES = "a report's JSON holds no spikes; `neurocompile verify --report` draws them"
@@ -46,6 +47,9 @@ def report_of(data: Mapping[str, Any]) -> Report:
     """
     if data.get("schema") != SCHEMA or isinstance(data.get("schema"), bool):
         raise refuse("schema", str(SCHEMA), data.get("schema"))
+    for key, most in MOST.items():
+        if len(given := sequence(data.get(key, ()), key)) > most:
+            raise refuse(key, f"a list of at most {most}", len(given))
     comparisons = tuple(
         _comparison(item, f"comparisons[{at}]")
         for at, item in enumerate(sequence(data.get("comparisons"), "comparisons"))
@@ -96,9 +100,12 @@ def _check_numbers(report: Report) -> None:
     if report.samples < 1 or report.steps < 1:
         raise refuse("samples" if report.samples < 1 else "steps", "at least 1", 0)
     stages = {stage.name for stage in report.stages}
+    for at, stage in enumerate(report.stages):
+        if stage.name in {other.name for other in report.stages[:at]}:
+            raise refuse(f"stages[{at}].name", "another one than those before", stage.name)
     for where, comparison in _named(report):
         for key, name in (("reference", comparison.reference), ("candidate", comparison.candidate)):
-            if name not in stages:
+            if name not in stages and not _is_form(name, stages):
                 raise refuse(f"{where}.{key}", "one of the stages", name)
     for where, layers in (
         (f"{name}.layers", comparison.layers) for name, comparison in _named(report)
@@ -113,10 +120,16 @@ def _check_numbers(report: Report) -> None:
         bins = len(histogram.edges) - 1
         if len(histogram.reference) != bins or len(histogram.candidate) != bins:
             raise refuse(
-                f"examination histogram {at} ('{histogram.name[:60]}')",
+                f"examination histogram {at} ('{key_of(histogram.name)}')",
                 "edges for as many bins as it counts",
                 f"{bins} bins",
             )
+
+
+def _is_form(name: str, stages: Container[str]) -> bool:
+    """Return whether `name` is another form of a stage's program, as "onnx:sequence"."""
+    stage, colon, form = name.partition(":")
+    return bool(colon and form) and stage in stages
 
 
 def _named(report: Report) -> Iterator[tuple[str, Comparison]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from neurocompile import __version__
 from neurocompile.page import energy_part, facts, layers, values, why
-from neurocompile.page.absent import absent
+from neurocompile.page.absent import absent, examined, examined_pair
 from neurocompile.page.document import Section, room_beside, write_document
 from neurocompile.page.drawn import Drawing, costs_of, drawing_of
 from neurocompile.page.exhibits import pack_exhibits
@@ -52,7 +52,14 @@ def write_page(report: Report, path: Path) -> None:
         (
             "differences",
             "Where spikes differ",
-            join((layers.mismatches(report), layers.blame(report), layers.outputs(report))),
+            join(
+                (
+                    layers.mismatches(report),
+                    layers.blame(report),
+                    layers.readouts(report),
+                    layers.outputs(report),
+                )
+            ),
         ),
         ("causes", "Why: first differences of layers", why.causes(report)),
         (
@@ -72,9 +79,9 @@ def write_page(report: Report, path: Path) -> None:
             "Weights, membranes, ranges",
             join(
                 (
-                    element("h3", "Weights before and after quantisation"),
+                    element("h3", _quantised("Weights", report)),
                     values.weights(report),
-                    element("h3", "Membranes before and after quantisation"),
+                    element("h3", _quantised("Membranes", report)),
                     values.membranes(report),
                     element("h3", "Range proof"),
                     values.head_room(report, drawing),
@@ -92,7 +99,11 @@ def write_page(report: Report, path: Path) -> None:
         ),
         ("energy", "Energy, estimated", energy_part.energy(report)),
         ("alternatives", "What would help", layers.alternatives(report)),
-        ("facts", "Settings and versions", join((_remarks(report), facts.facts(report.facts)))),
+        (
+            "facts",
+            "Settings and versions",
+            join((_remarks(report), _versions(report), facts.facts(report.facts))),
+        ),
         ("not-measured", "What was not measured", _not_measured(report)),
     ]
     room = room_beside(content for _, _, content in sections)
@@ -106,11 +117,26 @@ def write_page(report: Report, path: Path) -> None:
     )
 
 
+def _quantised(what: str, report: Report) -> str:
+    first, second = examined_pair(report)
+    if what == "Weights":
+        return f"Weights before ({first}) and after quantisation ({second})"
+    return f"Membranes before and after quantisation, {examined(report)}"
+
+
+def _versions(report: Report) -> Html:
+    """Return the versions of what verified; those of the export stand with the program's facts."""
+    if not report.versions:
+        return absent(report, "versions of what this verification ran on", "versions")
+    return join((element("h3", "Versions of this verification"), pairs(report.versions.items())))
+
+
 def _about(report: Report) -> Html:
-    examined = report.examination
+    found = report.examination
     looked = (
-        f" A closer look at {quantity(len(examined.samples))} of them gave causes, distances and histograms."
-        if examined and examined.samples
+        f" A closer look at {quantity(len(found.samples))} of them gave errors of layers, distances and "
+        "histograms."
+        if found and found.samples
         else ""
     )
     steps = "step" if report.steps == 1 else "steps"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from neurocompile.page.entries import Entry
+from neurocompile.page.facts import NOT_GIVEN, OPTIONS
 from neurocompile.page.markup import (
     Html,
     details,
@@ -88,8 +89,10 @@ def _flatten(value: object, key: str, found: dict[str, str], depth: int) -> None
     if len(found) >= MOST_KEYS:
         return
     if isinstance(value, Mapping) and value and depth < DEEPEST:
+        options = key.rpartition(".")[2] == OPTIONS
         for name, item in value.items():
-            _flatten(item, f"{key}.{name}" if key else str(name), found, depth + 1)
+            given = NOT_GIVEN if options and item is None else item
+            _flatten(given, f"{key}.{name}" if key else str(name), found, depth + 1)
     elif isinstance(value, Mapping):
         found[key] = "…" if value else "none"
     elif isinstance(value, (list, tuple)):
@@ -108,13 +111,25 @@ def _word(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def compared(caption: str, entries: Sequence[Entry], rows: Sequence[Sequence[object]]) -> Html:
-    """Return a table with a column for each entry in which what differs from the first is marked."""
+def compared(
+    caption: str,
+    entries: Sequence[Entry],
+    rows: Sequence[Sequence[object]],
+    unlike: Container[tuple[int, int]] = (),
+) -> Html:
+    """
+    Return a table with a column for each entry in which what differs from the first is marked.
+
+    `unlike` are cells (row, column) that were measured otherwise than the first column's.
+    """
     differs = [
         (at, column)
         for at, row in enumerate(rows)
         for column in range(2, len(row))
-        if str(row[column]) != str(row[1])
+        if (at, column) not in unlike
+        and str(row[column]) != str(row[1])
         and not {str(row[column]), str(row[1])} & {UNKNOWN, NOTHING}
     ]
-    return table(caption, ["", *(entry.label for entry in entries)], rows, differs=differs)
+    return table(
+        caption, ["", *(entry.label for entry in entries)], rows, differs=differs, aligned=False
+    )

@@ -25,6 +25,7 @@ from neurocompile.verification.report import Cause, Comparison, Divergence, Repo
 EQUAL, UNEQUAL, NEAR, NONE = "✓", "✗", "≈", "○"
 MOST_CAUSES = 3
 BAR_WIDTH = 150
+FLOATS = {"torch", "float"}  # they compute with the same numbers, not in the same order
 
 
 def summary(report: Report, costs: Costs | None) -> Html:
@@ -117,16 +118,22 @@ def _names(comparisons: Iterable[Comparison]) -> str:
 
 
 def pair_verdict(pair: Comparison) -> Html:
-    """Return what a comparison found, in a symbol and a word."""
+    """Return what a comparison found, in a symbol and a few words."""
     if pair.failed:
         return marked(UNEQUAL, "differ, must not", "bad")
+    noise = {pair.reference, pair.candidate} <= FLOATS
     if pair.mismatches:
-        return marked(NEAR, "differ, as floats may", "warn")
+        return marked(NEAR, "differ: float noise" if noise else "differ: rounded", "warn")
     if pair.output_mismatches:
-        return marked(
-            EQUAL, "equal spikes" if pair.slots else "outputs differ, as floats may", "good"
-        )
+        outputs = f"outputs differ by up to {pair.output_difference:.3g}"
+        return marked(EQUAL, f"all spikes equal, {outputs}" if pair.slots else outputs, "good")
     return marked(EQUAL, "equal", "good")
+
+
+def per_spike(pair: Comparison) -> float | None:
+    """Return the differing places of a pair for each spike of its reference; None if it fired none."""
+    spikes = sum(layer.spikes_reference for layer in pair.layers)
+    return pair.mismatches / spikes if spikes else None
 
 
 def _pairs(report: Report) -> Html:
@@ -135,6 +142,7 @@ def _pairs(report: Report) -> Html:
             f"{pair.reference} / {pair.candidate}",
             pair_verdict(pair),
             Numeric(percent(pair.mismatches / pair.slots, 3)) if pair.slots else "no spikes",
+            "-" if (each := per_spike(pair)) is None else Numeric(percent(each)),
             Numeric(percent(pair.same_decisions.value)) if pair.same_decisions else "-",
         ]
         for pair in report.comparisons
@@ -142,8 +150,9 @@ def _pairs(report: Report) -> Html:
     if not rows:
         return absent(report, "no two stages were compared")
     return table(
-        "Spikes that differ, and decisions that are the same",
-        ["stages", "", "differ", "same"],
+        "Differing places (sample, step, neuron), of all places and for each spike of the first stage; "
+        "samples decided alike",
+        ["stages", "", "of places", "of spikes", "alike"],
         rows,
     )
 
@@ -158,7 +167,7 @@ def accuracy(report: Report) -> Html:
     """Return the accuracy of each stage."""
     shares = [stage.accuracy for stage in report.stages if stage.accuracy is not None]
     if not shares:
-        return absent(report, "accuracy, for the data have no labels", "accuracy")
+        return absent(report, "accuracy", "accuracy", "decisions")
     lowest = min(share.interval[0] for share in shares)
     floor = max(0.0, (int(lowest * 20) - 1) / 20)
     rows = [
@@ -172,10 +181,30 @@ def accuracy(report: Report) -> Html:
         ]
         for stage in report.stages
     ]
-    return table(
-        f"Of {samples_of(report)}; the drawing reaches from {100 * floor:.0f} to 100 %",
-        ["stage", "right", "95 % interval", ""],
-        rows,
+    return join(
+        (
+            table(
+                f"Of {samples_of(report)}; the drawing reaches from {100 * floor:.0f} to 100 %",
+                ["stage", "right", "95 % interval", ""],
+                rows,
+            ),
+            undecided(report),
+        )
+    )
+
+
+def undecided(report: Report) -> Html:
+    """Return which stages leave samples undecided, empty if none does."""
+    found = [
+        f"{stage.name} {quantity(stage.undecided.count)} of {quantity(stage.undecided.of)}"
+        for stage in report.stages
+        if stage.undecided is not None and stage.undecided.count
+    ]
+    if not found:
+        return Html("")
+    told = f"Undecided samples, in which no output is largest: {', '.join(found)}. "
+    return paragraph(
+        marked(NONE, f"{told}They count as the first class of the largest.", "warn"), class_="small"
     )
 
 
@@ -194,6 +223,7 @@ def whisker(share: Share, floor: float) -> Html:
         width=BAR_WIDTH,
         height=18,
         viewBox=f"0 0 {BAR_WIDTH} 18",
+        class_="whisker",
         aria_hidden="true",
     )
 
@@ -213,8 +243,8 @@ def first_difference(report: Report) -> Html:
             return absent(report, "where spikes first differ", "divergences")
         if pair.output_mismatches:
             return paragraph(
-                f"All spikes of {pair.reference} and {pair.candidate} are the same; outputs differ "
-                f"at {quantity(pair.output_mismatches)} places."
+                f"{pair.reference} / {pair.candidate}: all spikes are equal, outputs differ by up to "
+                f"{pair.output_difference:.3g} at {quantity(pair.output_mismatches)} places."
             )
         return paragraph(
             marked(
@@ -230,7 +260,7 @@ def first_difference(report: Report) -> Html:
                 element("strong", f"{pair.reference} / {pair.candidate}: "),
                 sentence_of(divergence, pair.reference, pair.candidate),
             ),
-            _reasons(cause)
+            _reasons(cause, pair)
             if cause
             else unexamined(
                 report, "its cause", "causes", f"cause of {pair.reference}/{pair.candidate}"
@@ -259,12 +289,21 @@ def sentence_of(at: Divergence, reference: str, candidate: str) -> str:
         told = f"{reference} fired {spikes[0]}, {candidate} {spikes[1]}"
     sentence = f"sample {at.sample}, step {at.step}, layer {at.layer}, neuron {at.neuron}: {told}"
     if at.membrane is not None and at.threshold is not None:
-        sentence += f". Membrane {at.membrane:.6g} at a threshold of {at.threshold:.6g}"
+        sentence += f". Membrane {_against(at.membrane, at.threshold, 'a threshold of ')}"
         if at.reference_membrane is not None and at.reference_threshold is not None:
             sentence += (
-                f"; in {reference} {at.reference_membrane:.6g} at {at.reference_threshold:.6g}"
+                f"; in {reference} {_against(at.reference_membrane, at.reference_threshold)}"
             )
     return sentence + "."
+
+
+def _against(membrane: float, threshold: float, what: str = "") -> str:
+    """Return a membrane and its threshold; how far apart they are where six digits do not show it."""
+    told = (f"{membrane:.6g}", f"{threshold:.6g}")
+    apart = membrane - threshold
+    hidden = apart and told[0] == told[1]
+    side = f" ({abs(apart):.3g} {'above' if apart > 0 else 'below'} it)" if hidden else ""
+    return f"{told[0]} at {what}{told[1]}{side}"
 
 
 def cause_of(report: Report, pair: Comparison, divergence: Divergence) -> Cause | None:
@@ -282,9 +321,24 @@ def cause_of(report: Report, pair: Comparison, divergence: Divergence) -> Cause 
     return None
 
 
-def _reasons(cause: Cause) -> Html:
+def without_contributions(cause: Cause, *, must_match: bool) -> str:
+    """Return what there is to say of a difference that nothing was found to have caused."""
+    if must_match:
+        return (
+            f"{cause.candidate} computed another number than {cause.reference} from the same integers: "
+            "no rounding explains it."
+        )
+    return "Nothing that was quantised moved the margin."
+
+
+def _reasons(cause: Cause, pair: Comparison) -> Html:
+    told = _moved(cause, pair)
+    return join((told, paragraph(element("strong", cause.note)))) if cause.note else told
+
+
+def _moved(cause: Cause, pair: Comparison) -> Html:
     if not cause.contributions:
-        return paragraph("The target computed another number; no rounding explains it.")
+        return paragraph(without_contributions(cause, must_match=pair.must_match))
     largest = sorted(cause.contributions, key=lambda item: -abs(item.amount))[:MOST_CAUSES]
     told = "; ".join(f"{item.cause} {item.amount:+.4g}" for item in largest)
     left = len(cause.contributions) - len(largest)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from neurocompile.page.absent import absent, unexamined
+from neurocompile.page.absent import absent, examined_pair, unexamined
 from neurocompile.page.drawn import Drawing
-from neurocompile.page.markup import Html, Numeric, details, join, percent, quantity, table
+from neurocompile.page.markup import Html, Numeric, details, join, label, percent, quantity, table
 from neurocompile.page.plots import Plot, Trace, axis, bars, draw, height_of, named_axis
 from neurocompile.verification.report import Histogram, Report
 
@@ -21,7 +21,7 @@ def weights(report: Report) -> Html:
     found = report.examination.weights if report.examination else ()
     if not found:
         return unexamined(report, "histograms of weights", "weights", "histograms")
-    return _histograms(found, "weights")
+    return _histograms(found, "weights", report)
 
 
 def membranes(report: Report) -> Html:
@@ -29,16 +29,17 @@ def membranes(report: Report) -> Html:
     found = report.examination.membranes if report.examination else ()
     if not found:
         return unexamined(report, "histograms of membranes", "membranes", "histograms")
-    return _histograms(found, "membranes")
+    return _histograms(found, "membranes", report)
 
 
-def _histograms(found: Sequence[Histogram], kind: str) -> Html:
+def _histograms(found: Sequence[Histogram], kind: str, report: Report) -> Html:
+    stages = examined_pair(report)
     shown = found[:MOST_HISTOGRAMS]
     most = max(FEWEST_BINS, MOST_BINS // len(shown))
     blocks = [
         details(
             f"{item.name}: {_clipping(item)}",
-            _histogram(item, kind, f"{kind}-{at}", most),
+            _histogram(item, kind, f"{kind}-{at}", most, stages),
             open_=at == 0,
             class_="block",
         )
@@ -56,14 +57,15 @@ def _clipping(item: Histogram) -> str:
     return f"▼ {quantity(item.clipped)} of {quantity(total)} clipped"
 
 
-def _histogram(item: Histogram, kind: str, key: str, most: int) -> Html:
+def _histogram(item: Histogram, kind: str, key: str, most: int, stages: tuple[str, str]) -> Html:
+    first, second = (f"before, {stages[0]}", f"after, {stages[1]}")
     edges, before, after = _coarser(item, most)
     centres = [(left + right) / 2 for left, right in pairwise(edges)]
     widths = [right - left for left, right in pairwise(edges)]
     traces: list[Trace] = [
         {
             "type": "bar",
-            "name": "before",
+            "name": label(first),
             "x": centres,
             "y": before,
             "width": widths,
@@ -76,7 +78,7 @@ def _histogram(item: Histogram, kind: str, key: str, most: int) -> Html:
         {
             "type": "scatter",
             "mode": "lines",
-            "name": "after",
+            "name": label(second),
             "x": [edges[0], *edges],
             "y": [0, *after, 0],
             "line": {"color": "@ink", "width": 2, "shape": "hv"},
@@ -107,11 +109,12 @@ def _histogram(item: Histogram, kind: str, key: str, most: int) -> Html:
         Plot(
             key,
             f"{kind.capitalize()} of {item.name}",
-            f"Hatched bars before, outline after quantisation; {_clipping(item)}.{threshold}",
+            f"Hatched bars before quantisation ({stages[0]}), outline after it ({stages[1]}); "
+            f"{_clipping(item)}.{threshold}",
             traces,
             table(
                 "Values in each bin",
-                ["from", "to", "before", "after"],
+                ["from", "to", first, second],
                 [
                     [Numeric(f"{left:.5g}"), Numeric(f"{right:.5g}"), *counts]
                     for left, right, counts in zip(
@@ -176,7 +179,15 @@ def head_room(report: Report, drawing: Drawing | None) -> Html:
             [bars("current", current, 0), bars("membrane", membrane, 1)],
             table(
                 "Proven ranges",
-                ["layer", "current", "limit", "membrane", "limit ", "larger by", "membranes"],
+                [
+                    "layer",
+                    "current",
+                    "limit of current",
+                    "membrane",
+                    "limit of membrane",
+                    "larger by",
+                    "membranes",
+                ],
                 [
                     [
                         population.name,

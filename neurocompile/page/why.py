@@ -6,9 +6,18 @@ from dataclasses import replace
 from itertools import accumulate
 
 from neurocompile.page.absent import unexamined
-from neurocompile.page.markup import Html, details, join, label, paragraph, quantity, table
+from neurocompile.page.markup import (
+    Html,
+    details,
+    element,
+    join,
+    label,
+    paragraph,
+    quantity,
+    table,
+)
 from neurocompile.page.plots import Plot, Trace, axis, draw, lines
-from neurocompile.page.summary import sentence_of
+from neurocompile.page.summary import sentence_of, without_contributions
 from neurocompile.verification.report import Cause, Report
 
 MOST_CAUSES = 60
@@ -24,11 +33,28 @@ def causes(report: Report) -> Html:
         return unexamined(report, "causes of first differences", "causes", "cause")
     shown = found[:MOST_CAUSES]
     most = max(FEWEST_STEPS, MOST_STEPS // len(shown))
-    blocks = [_block(_around(cause, most), at) for at, cause in enumerate(shown)]
+    exact = {(pair.reference, pair.candidate) for pair in report.comparisons if pair.must_match}
+    blocks = [
+        _block(_around(cause, most), at, must_match=(cause.reference, cause.candidate) in exact)
+        for at, cause in enumerate(shown)
+    ]
     hidden = len(found) - len(blocks)
     if hidden:
         blocks.append(paragraph(f"{hidden} causes more are in report.json only.", class_="faint"))
-    return join(blocks)
+    return join((_looked(report), *blocks))
+
+
+def _looked(report: Report) -> Html:
+    """Return in how many samples causes were looked for, empty if the report does not say."""
+    found = report.examination.cause_samples if report.examination else ()
+    if not found:
+        return Html("")
+    samples = "sample" if len(found) == 1 else f"{quantity(len(found))} samples"
+    return paragraph(
+        f"Looked for in {samples}, some of them chosen because they differ: how often a cause is found "
+        "here says nothing of how often it is one.",
+        class_="faint small",
+    )
 
 
 def _around(cause: Cause, most: int) -> Cause:
@@ -52,14 +78,15 @@ def _around(cause: Cause, most: int) -> Cause:
     )
 
 
-def _block(cause: Cause, at: int) -> Html:
+def _block(cause: Cause, at: int, *, must_match: bool) -> Html:
     place = cause.divergence
     return details(
         f"{cause.reference} / {cause.candidate}, layer {place.layer}: sample {place.sample}, "
         f"step {place.step}, neuron {place.neuron}",
         paragraph(sentence_of(place, cause.reference, cause.candidate)),
+        paragraph(element("strong", cause.note)) if cause.note else "",
         _trace(cause, f"trace-{at}"),
-        _waterfall(cause, f"cause-{at}"),
+        _waterfall(cause, f"cause-{at}", must_match=must_match),
         open_=at == 0,
         class_="block",
     )
@@ -115,8 +142,8 @@ def _trace(cause: Cause, key: str) -> Html:
                     "step",
                     f"membrane, {cause.reference}",
                     f"membrane, {cause.candidate}",
-                    "spikes",
-                    "spikes ",
+                    f"spikes, {cause.reference}",
+                    f"spikes, {cause.candidate}",
                 ],
                 [
                     [
@@ -182,13 +209,9 @@ def _spikes(
     }
 
 
-def _waterfall(cause: Cause, key: str) -> Html:
+def _waterfall(cause: Cause, key: str, *, must_match: bool) -> Html:
     if not cause.contributions:
-        return paragraph(
-            "No contributions: the candidate computes another number than the reference, "
-            "which no rounding explains.",
-            class_="absent",
-        )
+        return paragraph(without_contributions(cause, must_match=must_match), class_="absent")
     items = [(item.cause, item.amount) for item in cause.contributions]
     if len(items) > MOST_BARS:
         kept = {

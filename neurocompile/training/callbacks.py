@@ -48,7 +48,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         del storage_options
-        with writing(path), replacing(Path(path)) as temporary:
+        with replacing(Path(path)) as temporary, writing(path):
             torch.save(checkpoint, temporary)
 
 

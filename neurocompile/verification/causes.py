@@ -8,6 +8,8 @@ candidate has it, in this order:
 
     input quantisation      values of the host become integers
     weight clipping         weights are cut where their integers end
+    weights off by more than rounding
+                            of more than a step: no rounding does that, but a bug may
     weight rounding
     bias rounding
     threshold rounding      and that of what a spike takes off
@@ -22,12 +24,15 @@ candidate has it, in this order:
 Each contribution is the change of the margin, membrane minus threshold, that its exchange makes. In another
 order the single numbers would be others, their sum the same: from the margin of the reference to that of
 the candidate. Both ends are checked against what the whole networks did.
+
+Real numbers may tie: the membrane is on its threshold up to what float64 leaves of a sum, and the last bit
+decides. What is left to that is told as `TIE`, and a note says where.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -51,7 +56,7 @@ from neurocompile.verification.report import (
     Divergence,
     MembraneTrace,
 )
-from neurocompile.verification.rows import Numbers, Row, late, numbers_of, rows_of
+from neurocompile.verification.rows import Ends, Numbers, Row, late, numbers_of, rows_of
 
 Level = Literal["float", "quantised", "fixedpoint"]
 LEVELS: tuple[Level, ...] = ("float", "quantised", "fixedpoint")
@@ -59,6 +64,8 @@ LEVELS: tuple[Level, ...] = ("float", "quantised", "fixedpoint")
 TOLERANCE = 1e-9  # of the largest number in sight: what float64 leaves of sums in another order
 NOTHING = 1e-12  # of the largest number in sight: a contribution that is float64's, not a cause
 LONGEST_TRACE = 200  # steps
+TIE = "float64 rounding (a tie)"
+WRONG_WEIGHTS = "weights off by more than rounding"
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,7 @@ class _Setting:
 NUMBERS = (
     "input quantisation",
     "weight clipping",
+    WRONG_WEIGHTS,
     "weight rounding",
     "bias rounding",
     "threshold rounding",
@@ -114,7 +122,7 @@ def cause_of(
     sample: int,
     layer: str,
     place: tuple[int, int],
-    ends: Mapping[str, tuple[int, int]] | None = None,
+    ends: Mapping[str, Ends] | None = None,
 ) -> Cause:
     """
     Return why `layer` of `candidate` fires otherwise than `reference`'s at `place`, (step, neuron).
@@ -140,12 +148,21 @@ def cause_of(
     margins = [case.margin(setting) for _, setting in settings]
     _check(case, margins[0], reference, "reference")
     _check(case, margins[-1], candidate, "candidate")
-    size = case.size(margins)
-    contributions = tuple(
+    nothing = NOTHING * case.size(margins)
+    contributions = [
         Contribution(name, after - before)
         for (before, after), (name, _) in zip(pairwise(margins), settings[1:], strict=True)
-        if abs(after - before) > NOTHING * size
-    )
+        if abs(after - before) > nothing
+    ]
+    wholes = [case.whole_margin(item) for item in (reference, candidate)]
+    ties = [
+        item.level
+        for item, margin in zip((reference, candidate), wholes, strict=True)
+        if item.level != "fixedpoint" and 0 < abs(margin) <= nothing
+    ]
+    left = wholes[1] - wholes[0] - sum(item.amount for item in contributions)
+    if ties and left:
+        contributions.append(Contribution(TIE, left))
     spikes = [
         int(item.sent[layer].reshape(len(item.sent[layer]), -1)[step, neuron])
         for item in (reference, candidate)
@@ -166,11 +183,29 @@ def cause_of(
             reference_membrane=case.membrane(reference) + case.real.origin,
             reference_threshold=trace.reference_threshold,
         ),
-        margin_reference=margins[0],
-        margin_candidate=margins[-1],
-        contributions=contributions,
+        margin_reference=wholes[0],
+        margin_candidate=wholes[1],
+        contributions=tuple(contributions),
         trace=trace,
+        note="; ".join(_notes(case, contributions, ties)),
     )
+
+
+def _notes(
+    case: _Case, contributions: Iterable[Contribution], ties: Iterable[Level]
+) -> Iterator[str]:
+    """Yield what must be said of a cause besides its numbers."""
+    if WRONG_WEIGHTS in {item.cause for item in contributions}:
+        names = [row.name for row in case.rows if (row.moved != row.cut).any()]
+        yield (
+            f"weights of {', '.join(map(repr, names))} are off by more than a step, which no rounding "
+            "explains: this points at a bug"
+        )
+    for level in ties:
+        yield (
+            f"the membrane of '{level}' lies on its threshold: the last bit of a float64 decides there "
+            "whether it fires"
+        )
 
 
 def _spiking_numbers(network: PopulationNetwork, layer: str, neuron: int) -> Numbers:
@@ -181,7 +216,7 @@ def _spiking_numbers(network: PopulationNetwork, layer: str, neuron: int) -> Num
 
 def _check(case: _Case, margin: float, whole: Behaviour, what: str) -> None:
     """Raise `ArithmeticError` if `margin`, of the neuron alone, is not that of the `whole` network."""
-    expected = case.membrane(whole) - case.numbers(whole.level).threshold
+    expected = case.whole_margin(whole)
     if abs(margin - expected) > TOLERANCE * case.size([margin, expected]):
         raise ArithmeticError(
             f"the margin of the {what} ({whole.level}) at '{case.layer}', neuron {case.neuron}, step "
@@ -222,6 +257,10 @@ class _Case:
     def membrane(self, whole: Behaviour) -> float:
         values = whole.membranes[self.layer]
         return float(values.reshape(len(values), -1)[self.step, self.neuron])
+
+    def whole_margin(self, whole: Behaviour) -> float:
+        """Return membrane minus threshold at the step, as the `whole` network had it."""
+        return self.membrane(whole) - self.numbers(whole.level).threshold
 
     def size(self, margins: list[float]) -> float:
         """Return the largest number in sight, beside which float64 is exact enough."""
@@ -303,6 +342,8 @@ class _Case:
             weight = row.real
             if "weight rounding" in setting.done:
                 weight = (row.weight * row.unit).astype(np.float64)
+            elif WRONG_WEIGHTS in setting.done:
+                weight = row.moved
             elif "weight clipping" in setting.done:
                 weight = row.cut
             arriving += late(sent[row.source], row) @ weight

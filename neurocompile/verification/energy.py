@@ -37,6 +37,7 @@ from neurocompile.verification.report import Energy, LayerEnergy
 
 MAC_PICOJOULES = 4.6  # Horowitz, ISSCC 2014: 3.7 to multiply and 0.9 to add, 32-bit floats, 45 nm
 AC_PICOJOULES = 0.9
+LOIHI = "loihi2"  # the target whose programs are priced as Loihi 1, too
 LOIHI1_PICOJOULES = 23.6  # Davies et al., IEEE Micro 38(1), 2018, table 2: before there was silicon
 
 RULE = (
@@ -75,7 +76,7 @@ def energy_of(
     Estimate what a sample of `steps` steps costs in each stage, and say of which that cannot be told.
 
     `spikes[stage][layer]` is how often each neuron fires in a sample (a mean over samples, of the layer's
-    shape), of inputs that are 0 or 1 as well. The stage of the target is also priced as Loihi 1.
+    shape), of inputs that are 0 or 1 as well. The stage of a program for Loihi 2 is also priced as Loihi 1.
     """
     found: list[Energy] = []
     reasons: dict[str, str] = {}
@@ -93,7 +94,7 @@ def energy_of(
             continue
         counted = with_sums(network, fired)
         found.append(_estimate(network, stage, counted, steps))
-        if stage == program.target:
+        if stage == program.target == LOIHI:
             found.append(_as_loihi1(network, stage, counted, steps))
     return tuple(found), reasons
 

@@ -5,6 +5,10 @@ The float network is run as the populations that became integers, and must fire 
 does; a sample in which it does not (a membrane on its threshold, decided by the order of a sum) is left out,
 and that is said. Membranes and forced runs take memory and time, so there are few samples, fewer of
 a large network, and one chunk of them is held at once.
+
+The samples lie evenly over the data, whatever happens in them: were they chosen because this program fails on
+them, it would look worse than it is, and worse than any alternative. Causes alone are looked for in
+samples that are known to differ, too.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from numpy.typing import NDArray
 
 from neurocompile import reference
 from neurocompile.data import Inputs, by_input
+from neurocompile.decision import weights_in
 from neurocompile.dequantise import dequantise, simulate_dequantised
 from neurocompile.errors import MissingDependencyError, NeurocompileError
 from neurocompile.integer import Integer, IntegerNetwork, IntegerNeurons
@@ -28,8 +33,25 @@ from neurocompile.populations import PopulationNetwork, SpikingPopulation
 from neurocompile.reference import Trace
 from neurocompile.samples import SampleSource
 from neurocompile.verification.alternatives import Examined, alternatives_of, calibration_of
-from neurocompile.verification.causes import LEVELS, Behaviour, Level, cause_of, first_place
-from neurocompile.verification.forcing import Counts, Forced, blame_of, count_own, force, most_fired
+from neurocompile.verification.causes import (
+    LEVELS,
+    NOTHING,
+    Behaviour,
+    Level,
+    cause_of,
+    first_place,
+)
+from neurocompile.verification.forcing import (
+    Answers,
+    Counts,
+    Forced,
+    blame_of,
+    count_answers,
+    count_own,
+    force,
+    most_fired,
+    readout_blame_of,
+)
 from neurocompile.verification.histograms import (
     Binned,
     binned,
@@ -39,11 +61,11 @@ from neurocompile.verification.histograms import (
 )
 from neurocompile.verification.real import first_reason, real_populations
 from neurocompile.verification.report import Cause, Distances, Divergence, Examination
-from neurocompile.verification.rows import numbers_of
+from neurocompile.verification.rows import Ends, numbers_of
 from neurocompile.verification.stages import Runner
 from neurocompile.verification.tallies import Tally
 
-DIFFERING = 4  # examined samples that are known to differ, at most
+DIFFERING = 4  # samples that are known to differ, in which causes are looked for besides, at most
 WORK = 30_000_000_000  # multiplications of one run on all examined samples: half a minute each
 MOST_VALUES = 4_000_000  # membranes that are held of one network at once
 MOST_KEPT = 100_000_000  # spikes that are kept for distances and alternatives
@@ -62,11 +84,23 @@ class _Network:
     real: PopulationNetwork
     middle: PopulationNetwork
     integers: IntegerNetwork
-    ends: Mapping[str, tuple[int, int]]
+    ends: Mapping[str, Ends]
 
     @property
     def layers(self) -> tuple[str, ...]:
         return tuple(item.name for item in self.integers.spiking)
+
+    @property
+    def readouts(self) -> dict[str, IntegerNeurons]:
+        """What is shown without spikes, each once, by output."""
+        shown: dict[str, str] = {}
+        for output, name in self.integers.outputs.items():
+            shown.setdefault(name, output)
+        return {
+            shown[item.name]: item
+            for item in self.integers.neurons
+            if item.readout and item.name in shown
+        }
 
 
 @dataclass(frozen=True)
@@ -88,7 +122,9 @@ class _Found:
     numbers: list[int] = field(default_factory=list)
     ties: list[int] = field(default_factory=list)
     counts: dict[str, Counts] = field(default_factory=dict)
+    answers: dict[str, Answers] = field(default_factory=dict)
     causes: dict[str, Cause] = field(default_factory=dict)
+    searched: list[int] = field(default_factory=list)
     membranes: dict[str, Binned] = field(default_factory=dict)
     errors: dict[str, tuple[float, float, int]] = field(default_factory=dict)
     reference: list[Spikes] = field(default_factory=list)
@@ -106,13 +142,15 @@ def examine(
     seed: int = 0,
     alternatives: bool = False,
     progress: Progress | None = None,
+    deadline: float | None = None,
 ) -> tuple[Examination, dict[str, str]]:
     """
     Return what `count` samples of `source` show, float against integers, and why something is not in it.
 
-    They lie evenly over the source, from a place that `seed` chooses; a few that are known to differ, by
-    `tally`, are always among them. With `alternatives` other ways to quantise are measured on them, too.
-    `progress` is called with the number of samples done, and of all.
+    They lie evenly over the source, from a place that `seed` chooses. A layer that fires alike in all of
+    them has its cause looked for in a few that are known to differ, by `tally`. With `alternatives` other ways
+    to quantise are measured on the samples, too, for `deadline` seconds at the most. `progress` is called with the
+    number of samples and of alternatives done, and of all.
     """
     try:
         network = _network_of(runner)
@@ -127,7 +165,7 @@ def examine(
             f"one sample takes so many multiplications that {affordable} of {min(count, source.count)} "
             "are examined"
         )
-    chosen = choose(source.count, min(count, affordable), tally, seed)
+    chosen = choose(source.count, min(count, affordable), seed)
     found, kept = _Found(), _worth_keeping(network.integers, tally.steps, len(chosen))
     forced: Forced | None = None
     done = 0
@@ -141,6 +179,7 @@ def examine(
         done += len(numbers)
         if progress:
             progress(done, len(chosen))
+    _search_more(network, source, tally, found, min(DIFFERING, affordable))
     if found.ties:
         missing["samples left out"] = (
             f"the populations fire otherwise than the graph in samples {', '.join(map(str, found.ties))}: "
@@ -150,14 +189,27 @@ def examine(
         reason = "there is no sample in which populations and graph fire alike"
         return Examination(()), {**missing, **dict.fromkeys(EVERYTHING, reason)}
     causes, unexplained = _causes_of_pairs(network, source, tally, found)
+    searched = {*found.numbers, *found.searched, *(cause.divergence.sample for cause in causes)}
     weights, uncounted = weight_histograms(runner.program, network.real, network.middle)
     distances, unmeasured = _distances(network, found, kept=kept)
     missing |= unexplained | uncounted | unmeasured
+    for name, counts in found.counts.items():
+        if counts.ties:
+            missing[f"own errors of '{name}' at ties"] = (
+                f"at {counts.ties} of {counts.slots} places the float membrane lies on its threshold, up to "
+                "float64's rounding: a difference there is no error of the layer"
+            )
     blame = blame_of({name: found.counts[name] for name in network.layers if name in found.counts})
     tried = ()
     if alternatives:
         tried, failed = _alternatives(
-            network, source, found, blame[0].name if blame else None, kept
+            network,
+            source,
+            found,
+            blame[0].name if blame else None,
+            kept=kept,
+            progress=_after(progress, len(chosen)),
+            deadline=deadline,
         )
         missing |= failed
     return (
@@ -173,9 +225,20 @@ def examine(
                 if name in found.membranes
             ),
             alternatives=tried,
+            readouts=readout_blame_of(found.answers),
+            cause_samples=tuple(sorted(searched)),
+            reference="float",
+            candidate="fixedpoint",
         ),
         missing,
     )
+
+
+def _after(progress: Progress | None, samples: int) -> Progress | None:
+    """Return a progress of alternatives that goes on after so many samples."""
+    if progress is None:
+        return None
+    return lambda done, of: progress(samples + done, samples + of)
 
 
 def _network_of(runner: Runner) -> _Network:
@@ -185,15 +248,15 @@ def _network_of(runner: Runner) -> _Network:
     return _Network(runner, real, middle, program.network, weight_ends(program))
 
 
-def choose(of: int, count: int, tally: Tally, seed: int = 0) -> Integer:
-    """
-    Return the numbers of at most `count` of `of` samples, in order: evenly spread, and some that differ.
-
-    Those are at most `DIFFERING`, and at most a quarter.
-    """
+def choose(of: int, count: int, seed: int = 0) -> Integer:
+    """Return the numbers of at most `count` of `of` samples, in order and evenly spread."""
     count = min(count, of)
-    if count == of:
-        return np.arange(of, dtype=np.int64)
+    start = int(np.random.default_rng(seed).integers(max(1, of // count)))
+    return start + np.arange(count, dtype=np.int64) * of // count
+
+
+def differing(tally: Tally) -> list[int]:
+    """Return the numbers of samples that are known to differ: of float and the integers first."""
     known = [
         item.sample
         for key in (("float", "fixedpoint"), *tally.pairs)
@@ -201,14 +264,7 @@ def choose(of: int, count: int, tally: Tally, seed: int = 0) -> Integer:
         for item in (pair.first, *pair.kept)
         if item is not None
     ]
-    sure = list(dict.fromkeys(known))[: min(DIFFERING, max(1, count // 4))]
-    start = int(np.random.default_rng(seed).integers(max(1, of // count)))
-    spread = (start + np.arange(count, dtype=np.int64) * of // count).tolist()
-    fill = [number for number in spread if number not in sure]
-    room = count - len(sure)
-    # Places that make room for those that differ are dropped evenly, too.
-    taken = [fill[place * len(fill) // room] for place in range(room)]
-    return np.array(sorted([*sure, *taken]), np.int64)
+    return list(dict.fromkeys(known))
 
 
 def _affordable(network: IntegerNetwork, steps: int) -> int:
@@ -295,7 +351,8 @@ def _add(network: _Network, forced: Forced, runs: _Runs, found: _Found, *, kept:
     alone = run_integers(
         forced.network, {**runs.payloads, **forced.played(expected)}, network.layers
     )
-    for name, counts in count_own(expected, free, alone.spikes).items():
+    ties = {name: _ties(network, runs, name) for name in network.layers}
+    for name, counts in count_own(expected, free, alone.spikes, ties).items():
         found.counts[name] = found.counts.get(name, Counts()) + counts
     for name in network.layers:
         neurons, population = network.integers[name], network.real[name]
@@ -307,12 +364,15 @@ def _add(network: _Network, forced: Forced, runs: _Runs, found: _Found, *, kept:
         part = binned(before, after, saturated(neurons, states))
         found.membranes[name] = found.membranes[name] + part if name in found.membranes else part
         found.errors[name] = _with_errors(found.errors.get(name), before, after, population)
-    for place, number in enumerate(runs.numbers.tolist()):
-        for name in network.layers:
-            if name not in found.causes:
-                cause = _first_cause(network, runs, place, number, name)
-                if cause is not None:
-                    found.causes[name] = cause
+    for output, item in network.readouts.items():
+        answers = count_answers(
+            runs.real.outputs[output],
+            item.in_source_units(runs.free.outputs[output]),
+            item.in_source_units(alone.outputs[output]),
+            weights_in(network.runner.program.facts),
+        )
+        found.answers[item.name] = found.answers.get(item.name, Answers()) + answers
+    _search(network, runs, found)
     found.numbers += runs.numbers.tolist()
     if runs.labels is not None:
         found.labels.append(runs.labels)
@@ -322,18 +382,52 @@ def _add(network: _Network, forced: Forced, runs: _Runs, found: _Found, *, kept:
         found.inputs.append(runs.inputs)
 
 
+def _ties(network: _Network, runs: _Runs, layer: str) -> NDArray[np.bool_]:
+    """Return where the real membranes of `layer` are so close to their thresholds that float64 decides."""
+    population = network.real[layer]
+    assert isinstance(population, SpikingPopulation)
+    margin = np.abs(runs.real.membrane[layer] - population.threshold)
+    return (margin > 0) & (margin <= NOTHING * np.abs(population.threshold))
+
+
+def _search(network: _Network, runs: _Runs, found: _Found) -> None:
+    """Look for the causes of layers that have none yet."""
+    for place, number in enumerate(runs.numbers.tolist()):
+        for name in network.layers:
+            if name not in found.causes:
+                cause = _first_cause(network, runs, place, number, name)
+                if cause is not None:
+                    found.causes[name] = cause
+
+
+def _search_more(
+    network: _Network, source: SampleSource, tally: Tally, found: _Found, most: int
+) -> None:
+    """Look for the causes of layers that have none yet in samples that are known to differ."""
+    looked = {*found.numbers, *found.ties}
+    others = [number for number in differing(tally) if number not in looked][:most]
+    if all(name in found.causes for name in network.layers):
+        return
+    for numbers in _chunks(network.integers, tally.steps, np.array(sorted(others), np.int64)):
+        runs = _run(network, source, numbers, found)
+        if runs is not None:
+            _search(network, runs, found)
+            found.searched += runs.numbers.tolist()
+
+
 def _with_errors(
     known: tuple[float, float, int] | None,
     before: NDArray[np.float64],
     after: NDArray[np.float64],
     population: SpikingPopulation,
 ) -> tuple[float, float, int]:
-    """Return the sum of errors in thresholds, the largest, and of how many; a threshold of 0 has none."""
+    """Return the sum of errors in thresholds, the largest, and of how many; only neurons above 0 have one."""
     total, largest, count = known or (0.0, 0.0, 0)
     threshold = np.broadcast_to(population.threshold, population.shape)
-    if not (threshold > 0).all():
+    there = threshold > 0
+    if not there.any():
         return total, largest, count
-    error = np.abs(after - before) / threshold
+    error = np.abs(after - before)[..., there] / threshold[there]
     return total + float(error.sum()), max(largest, float(error.max())), count + error.size
 
 
@@ -533,18 +627,33 @@ def _distances(
     result = []
     for item in measured:
         total, largest, count = found.errors.get(item.name, (0.0, 0.0, 0))
+        population = network.real[item.name]
+        assert isinstance(population, SpikingPopulation)
+        above = np.broadcast_to(population.threshold, population.shape) > 0
         if not count:
             missing[f"membrane errors of '{item.name}'"] = (
-                "its threshold is 0, which measures nothing"
+                "they are in thresholds, and no neuron has one above 0"
             )
             result.append(item)
             continue
+        if not above.all():
+            missing[f"membrane errors of all of '{item.name}'"] = (
+                f"they are in thresholds: {above.size - int(above.sum())} of {above.size} neurons, which "
+                "have none above 0, are left out"
+            )
         result.append(replace(item, membrane_mean=total / count, membrane_largest=largest))
     return tuple(result), missing
 
 
 def _alternatives(
-    network: _Network, source: SampleSource, found: _Found, worst: str | None, kept: bool
+    network: _Network,
+    source: SampleSource,
+    found: _Found,
+    worst: str | None,
+    *,
+    kept: bool,
+    progress: Progress | None,
+    deadline: float | None,
 ) -> tuple[Any, dict[str, str]]:
     if not kept:
         return (), {"alternatives": "the network is too large to keep its spikes"}
@@ -562,4 +671,6 @@ def _alternatives(
         Examined(inputs, labels, spikes),
         worst=worst,
         calibration=calibration_of(program, source, examined),
+        progress=progress,
+        deadline=deadline,
     )

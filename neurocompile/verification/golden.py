@@ -2,8 +2,9 @@
 Goldens: what a program did on a few samples, and whether a program still does it.
 
 `write_golden` stores what the definition of the integers makes of the samples; `replay_golden` runs a
-program on them again and compares every spike, output and decision. Replaying needs numpy only, so that
-a golden in a repository holds a program to its spikes wherever Python runs (`golden_file` has the format).
+program on them again and compares every spike, output and decision. Replaying needs numpy only (the
+command needs what the command line needs), so that a golden in a repository holds a program to its spikes
+wherever Python runs (`golden_file` has the format).
 
 A program that was exported again is replayed as well, as long as its layers have the same names and
 shapes: that is how a regression is found, and the checksums say which of its integers are others.
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neurocompile.atomic import check_writable, not_ours
 from neurocompile.data import Samples, by_input, map_inputs
 from neurocompile.decision import DECISION
 from neurocompile.errors import DataError, OptionError, Problem, raise_all
@@ -29,6 +31,7 @@ from neurocompile.manifest import VERSION, describe_network, tensors_of
 from neurocompile.program import Program
 from neurocompile.run_file import repeat_steps
 from neurocompile.verification.golden_file import (
+    FORMAT,
     MANIFEST,
     MOST_SAMPLES,
     Arrays,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 DEFINITION = "fixedpoint:definition"
 MOST_SHOWN = 8  # of anything listed for people
+MOST_START = 4096  # bytes in which `golden.json` says what it is
 ADVICE = (
     "if the change is meant, store the golden again: neurocompile verify PROGRAM_DIR --input DATA "
     "--golden DIR, or pytest --neurocompile-update-golden"
@@ -58,10 +62,11 @@ def write_golden(
     """
     Store what `program` does on the first `samples` of `source` in `directory`.
 
-    Fewer are stored where the source has fewer. An older golden there is replaced, whole or not at all;
-    raises `OptionError` where the directory is something else, `DataError` for samples that the program
-    does not take.
+    Fewer are stored where the source has fewer. An older golden there is replaced, whole or not at all,
+    and what else is in its directory stays. Raises `OptionError` where the directory is something else,
+    `DataError` for samples that the program does not take and for labels that are no classes.
     """
+    _check_place(directory)
     if not 1 <= samples <= MOST_SAMPLES:
         raise OptionError(
             Problem("", f"a golden holds 1 to {MOST_SAMPLES} samples", f"{samples} are asked for")
@@ -85,7 +90,13 @@ def update_golden(program: Program, directory: Path) -> Golden:
 
 def _store(program: Program, samples: Samples, directory: Path, data: str) -> Golden:
     network = program.network
-    inputs = by_input(samples.inputs, [item.name for item in network.inputs])
+    labels = None if samples.labels is None else tuple(int(item) for item in samples.labels)
+    if labels is not None and min(labels, default=0) < 0:
+        raise DataError(
+            Problem("", "a golden's labels are classes, from 0 on", f"there is a {min(labels)}")
+        )
+    names = [item.name for item in network.inputs]
+    inputs = {name: _as_stored(values) for name, values in by_input(samples.inputs, names).items()}
     trace = _run_definition(program, inputs)
     arrays = Arrays(inputs, trace.spikes, trace.outputs)
     count, steps = next(iter(inputs.values())).shape[:2]
@@ -102,9 +113,22 @@ def _store(program: Program, samples: Samples, directory: Path, data: str) -> Go
         layers=described["layers"],
         outputs=described["outputs"],
         decisions=tuple(int(item) for item in program.decisions(program.to_source_units(trace))),
-        labels=None if samples.labels is None else tuple(int(item) for item in samples.labels),
+        labels=labels,
     )
     return write_files(golden, arrays, directory)
+
+
+def _as_stored(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the same numbers in a type that a golden has: of this machine's bytes, no half floats."""
+    native = values.dtype.newbyteorder("=")
+    return values.astype(np.float32 if native == np.float16 else native, copy=False)
+
+
+def _check_place(directory: Path) -> None:
+    """Raise `OptionError` where there is something that is no golden."""
+    check_writable(directory, directory=True, option="--golden")
+    if directory.is_dir() and any(directory.iterdir()) and not is_golden(directory):
+        raise not_ours(directory, "--golden")
 
 
 def _run_definition(program: Program, inputs: Mapping[str, NDArray[Any]]) -> Trace:
@@ -473,5 +497,16 @@ def _many(count: int, what: str) -> str:
 
 
 def is_golden(directory: Path) -> bool:
-    """Return whether `directory` looks like a golden, without reading it."""
-    return (directory / MANIFEST).is_file()
+    """
+    Return whether `golden.json` in `directory` says that it is a golden's, without reading all of it.
+
+    A damaged one may still say so: it is ours to replace.
+    """
+    file = directory / MANIFEST
+    if not file.is_file():
+        return False
+    try:
+        with file.open("rb") as stream:
+            return json.dumps(FORMAT).encode() in stream.read(MOST_START)
+    except OSError:
+        return False

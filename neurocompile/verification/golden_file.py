@@ -30,14 +30,15 @@ each layer "spikes": `TimeGriddedData` of booleans where a neuron fires at most 
 decisions and labels have no place in that format: they are in the other two files only, from which alone
 a golden is replayed.
 
-A schema is never changed: a reader of a later version reads all earlier ones. Needs numpy only, but for
-writing `nirdata.h5`. A golden from a stranger is hostile: its sizes are held against the program's before
-anything is unpacked.
+A schema is never changed: a reader of a later version reads all earlier ones. Reading needs numpy only;
+writing `nirdata.h5` needs nir and h5py. A golden from a stranger is hostile: nothing in it is compressed, so
+that what is unpacked is never larger than eight times its file, and a limit holds for all of it together.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -49,7 +50,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurocompile import __version__
-from neurocompile.atomic import replacing_directory
+from neurocompile.atomic import replacing_files
 from neurocompile.errors import DataError, EquivalenceError, FormatError, Problem, raise_all
 from neurocompile.integer import Shape
 from neurocompile.tensors import npz_bytes, read_tensors
@@ -63,7 +64,7 @@ BITS = "bits"  # the type of spikes that are 0 or 1
 
 MOST_SAMPLES = 4096
 MOST_STEPS = 1 << 20
-MOST_VALUES = 1 << 30  # of one tensor, unpacked
+MOST_VALUES = 1 << 30  # of all tensors, unpacked
 MOST_JSON_BYTES = 16 << 20
 MOST_FILE_BYTES = 2 << 30
 INPUT_TYPES = (
@@ -170,12 +171,16 @@ def write_files(golden: Golden, arrays: Arrays, directory: Path) -> Golden:
     """
     Write `golden` to `directory`, whole or not at all; the same golden gives the same bytes.
 
-    Returns it with what was written of NIR's data. Raises `OptionError` where `directory` is something
-    else, `DataError` for more than a golden may hold.
+    The golden's own files are replaced, the manifest last; others in `directory` stay. Returns it with
+    what was written of NIR's data. Raises `OptionError` where nothing can be written, `DataError` for
+    more than a golden may hold and for what could not be read again.
     """
     raise_all(DataError, _too_large(golden))
-    with replacing_directory(directory, marker=MANIFEST) as temporary:
-        said = _write_nirdata(arrays, temporary / NIRDATA)
+    own = (TENSORS, NIRDATA, MANIFEST)
+    with replacing_files(directory, own, option="--golden") as temporary:
+        said, content = _nirdata(arrays)
+        if content is not None:
+            (temporary / NIRDATA).write_bytes(content)
         (temporary / TENSORS).write_bytes(npz_bytes(_packed(golden, arrays)))
         complete = Golden(**{**vars(golden), "nirdata": said})
         sealed = complete.described()
@@ -186,7 +191,31 @@ def write_files(golden: Golden, arrays: Arrays, directory: Path) -> Golden:
         sealed["checksum"] = _checksum(sealed)
         text = json.dumps(sealed, indent=2) + "\n"
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
+        _read_again(temporary, complete, arrays)
     return complete
+
+
+def _read_again(directory: Path, golden: Golden, arrays: Arrays) -> None:
+    """Raise an error unless `directory` holds `golden` and `arrays` for those who read it."""
+    try:
+        back = read_golden(directory)
+        kept = read_arrays(directory, back)
+    except FormatError as error:
+        problems = (problem.have or problem.need for problem in error.problems)
+        raise DataError(
+            *(Problem("", "a golden must be readable again", problem) for problem in problems)
+        ) from error
+    same = back == golden and all(
+        _equal(getattr(arrays, kind), getattr(kept, kind)) for kind in vars(arrays)
+    )
+    if not same:
+        raise EquivalenceError("the golden does not come back from its files as written")
+
+
+def _equal(written: Mapping[str, NDArray[Any]], back: Mapping[str, NDArray[Any]]) -> bool:
+    return written.keys() == back.keys() and all(
+        np.array_equal(values, back[name]) for name, values in written.items()
+    )
 
 
 def read_golden(directory: Path) -> Golden:
@@ -208,7 +237,10 @@ def read_files(directory: Path) -> dict[str, bytes]:
     for name, checksum in listed.items():
         file = directory / name
         if not file.is_file():
-            problems.append(Problem("", f"'{directory}' needs the file '{name}'", "it is missing"))
+            remedy = "restore it, or store the golden again from its data"
+            problems.append(
+                Problem("", f"'{directory}' needs the file '{name}'", "it is missing", remedy)
+            )
             continue
         if file.stat().st_size > MOST_FILE_BYTES:
             problems.append(Problem("", f"'{file}' is larger than a golden may be"))
@@ -226,12 +258,18 @@ def read_files(directory: Path) -> dict[str, bytes]:
 def read_arrays(directory: Path, golden: Golden) -> Arrays:
     """Return the tensors; raises `FormatError` where they are not those of `golden`."""
     content = read_files(directory)[TENSORS]
+    expected = _expected(golden)
     try:
-        packed = read_tensors(content, _expected(golden))
+        listed = sum(
+            math.prod(shape) * np.dtype(kind).itemsize for shape, kind in expected.values()
+        )
+        if listed > len(content):
+            raise ValueError(f"{MANIFEST} lists {listed} bytes, and the file has {len(content)}")
+        packed = read_tensors(content, expected)
     except Exception as error:  # damaged archives fail in zlib, struct, numpy and elsewhere
         raise FormatError(Problem("", f"'{directory / TENSORS}' is damaged ({error})")) from error
     inputs = {
-        name: values if item.every_step else np.repeat(values, golden.steps, axis=1)
+        name: np.broadcast_to(values, (golden.samples, golden.steps, *item.shape))
         for name, item in golden.inputs.items()
         for values in [packed[f"input/{name}"]]
     }
@@ -318,16 +356,22 @@ def _too_large(golden: Golden) -> Iterable[Problem]:
         yield Problem(
             "", f"a golden holds at most {MOST_SAMPLES} samples", f"these are {golden.samples}"
         )
-    for kind in (golden.inputs, golden.layers, golden.outputs):
-        for name, item in kind.items():
-            values = golden.samples * golden.steps * math.prod(item.shape)
-            if values > MOST_VALUES:
-                yield Problem(
-                    name,
-                    f"may have at most {MOST_VALUES} values in a golden",
-                    f"it has {values}",
-                    "store fewer samples",
-                )
+    sizes = [
+        (name, golden.samples * golden.steps * math.prod(item.shape))
+        for kind in (golden.inputs, golden.layers, golden.outputs)
+        for name, item in kind.items()
+    ]
+    large = [(name, values) for name, values in sizes if values > MOST_VALUES]
+    whole = sum(values for _, values in sizes)
+    for name, values in large or ([("", whole)] if whole > MOST_VALUES else []):
+        yield Problem(
+            name,
+            f"may have at most {MOST_VALUES} values in a golden"
+            if name
+            else f"a golden may have at most {MOST_VALUES} values in all",
+            f"it has {values}",
+            "store fewer samples",
+        )
 
 
 # golden.json
@@ -345,7 +389,9 @@ def _sealed(directory: Path) -> dict[str, Any]:
         raise FormatError(
             Problem(
                 "",
-                f"'{directory}' is no golden: it has no {MANIFEST}",
+                f"'{directory}' is no golden: it has no {MANIFEST}"
+                if directory.exists()
+                else f"there is no '{directory}'",
                 remedy="make one with 'neurocompile verify PROGRAM_DIR --input DATA --golden DIR'",
             )
         )
@@ -462,15 +508,20 @@ def _short(value: Any) -> str:
 # NIR's data format
 
 
-def _write_nirdata(arrays: Arrays, path: Path) -> dict[str, Any]:
-    """Write inputs and spikes as nir keeps data, read them back, and return what `golden.json` says."""
+def _nirdata(arrays: Arrays) -> tuple[dict[str, Any], bytes | None]:
+    """
+    Return what `golden.json` says of NIR's data, and the file: inputs and spikes as nir keeps them.
+
+    It is made in memory, where no disk is full, and is read back.
+    """
     import nir
 
     if not hasattr(nir, "write_data"):
-        return {"file": None, "because": f"nir {nir.version} has no data format"}
+        return {"file": None, "because": f"nir {nir.version} has no data format"}, None
     data = _nirdata_of(arrays)
-    nir.write_data(str(path), data)
-    back = nir.read_data(str(path))
+    file: Any = io.BytesIO()  # as h5py takes it; nir says that it reads paths only
+    nir.write_data(file, data)
+    back = nir.read_data(file)
     wrong = [
         name
         for name, node in data.nodes.items()
@@ -481,7 +532,7 @@ def _write_nirdata(arrays: Arrays, path: Path) -> dict[str, Any]:
         EquivalenceError,
         (Problem(name, "does not come back from NIR's data format as written") for name in wrong),
     )
-    return {"file": NIRDATA, "dt": 1.0, "unit": "steps"}
+    return {"file": NIRDATA, "dt": 1.0, "unit": "steps"}, file.getvalue()
 
 
 def _nirdata_of(arrays: Arrays) -> nir.NIRGraphData:

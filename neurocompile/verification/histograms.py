@@ -20,6 +20,7 @@ from neurocompile.integer import IntegerNeurons, IntegerRelay
 from neurocompile.populations import PopulationNetwork
 from neurocompile.program import Program
 from neurocompile.verification.report import Histogram
+from neurocompile.verification.rows import Ends
 
 WEIGHT_BINS = 40
 MOST_BINS = 64  # of membranes
@@ -28,16 +29,24 @@ FINEST = 5  # bits below the largest value, where all are the same
 Float = NDArray[np.float64]
 
 
-def weight_ends(program: Program) -> dict[str, tuple[int, int]]:
-    """Return the least and the most that each group's weights may be, where the manifest says it."""
+def weight_ends(program: Program) -> dict[str, Ends]:
+    """Return what each group's weights may be, where the manifest says it."""
+    quantisation = program.facts.get("quantisation")
+    # Then samples may have chosen weights: how far off the farthest is, the manifest says.
+    fitted = isinstance(quantisation, Mapping) and "calibration" in quantisation
     ends = {}
     for group in _told(program):
         try:
             name, least, most = str(group["name"]), group["least"], group["most"]
         except KeyError:
             continue
-        if isinstance(least, int) and isinstance(most, int) and least < most:
-            ends[name] = (least, most)
+        if not (isinstance(least, int) and isinstance(most, int) and least < most):
+            continue
+        error = group.get("largest_error")
+        if not fitted:
+            ends[name] = Ends(least, most)
+        elif isinstance(error, int | float) and math.isfinite(error):
+            ends[name] = Ends(least, most, abs(float(error)))
     return ends
 
 

@@ -26,6 +26,7 @@ from neurocompile.verification.report import Divergence
 from neurocompile.verification.stages import Runner
 
 MOST_MEMBRANES = 1 << 23  # numbers that are in memory at once: 64 MiB
+WORK = 10_000_000_000  # multiplications of one stage on all samples that are looked up: ten seconds
 
 Key = tuple[str, str]  # the reference and the candidate of a pair
 
@@ -87,6 +88,13 @@ def look_up(
         for key, items in by_sample.items()
         for stages in [[_definition_of(runner, name) for name in key]]
     }
+
+
+def affordable(runner: Runner, steps: int) -> int:
+    """Return in how many samples of `steps` steps membranes may be looked up: one at least."""
+    network = runner.program.network
+    work = sum(map(network.synapse_count, network.synapses)) * steps
+    return max(1, WORK // max(1, work))
 
 
 def _definition_of(runner: Runner, stage: str) -> str:

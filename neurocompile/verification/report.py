@@ -251,7 +251,7 @@ class Comparison:
 
     `divergences` are the first ones of a few samples, a random choice that does not depend on how the
     samples were split up; `differing_samples` is the share of samples with any; `same_decisions` the
-    share that both put in the same class. `interval` is the 95 % one of the share of mismatches, from how
+    share that both put in the same class, None where there are no classes. `interval` is the 95 % one of the share of mismatches, from how
     much samples vary; None where that says nothing.
     """
 
@@ -288,8 +288,9 @@ class StageSummary:
     What one stage did over all samples.
 
     `accuracy_over_steps[t]` is the share of right decisions after t + 1 steps, `steps_to_decision` the
-    mean first step from which on the decision is the final one; None where there are no classes. `undecided`
-    are samples in which no output is largest: their decision is the first of the largest.
+    mean first step from which on the decision is the final one, over samples that have one; None where there
+    are no classes, or no sample is decided. `undecided` are samples in which no output is largest: their
+    decision is the first of the largest.
     """
 
     name: str
@@ -338,7 +339,11 @@ class BudgetResult:
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of a verification; `to_json` is the contract for machines."""
+    """
+    The outcome of a verification; `to_json` is the contract for machines.
+
+    `versions` are of what runs the stages, by package, as installed where this was verified.
+    """
 
     target: str
     samples: int
@@ -360,7 +365,7 @@ class Report:
     )  # populations and synapses, for drawings
     exhibits: tuple[Exhibit, ...] = ()  # not in the JSON
     not_measured: Mapping[str, str] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)  # of what this verification ran on
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:

@@ -2,7 +2,11 @@
 What an interrupted verification has counted, in a directory, so that the next one goes on there.
 
 `verification.json` says what was verified; each chunk of samples has a file, written when it is counted.
-A file that is not as it was written is counted again. The directory is removed when all is done.
+A file that is not as it was written, or was counted on other samples than there are now, is counted
+again. Who started the verification removes the directory when all is done, the report included.
+
+Two verifications of the same in one directory do each other no harm: each file is replaced whole, and says
+what it was counted on.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,14 +43,18 @@ class Kept:
     directory: Path
     identity: Mapping[str, str]
 
-    def read(self, part: Part) -> Tally | None:
-        """Return what was counted of `part`, None if that was not kept, or is damaged."""
+    def holds(self, part: Part) -> bool:
+        """Return whether something was kept of `part`."""
+        return self._file(part).is_file()
+
+    def read(self, part: Part, samples: bytes) -> Tally | None:
+        """Return what was counted of `part`, whose digest is `samples`: None if that is not there, whole."""
         try:
             content = self._file(part).read_bytes()
         except OSError:
             return None
         digest, payload = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
-        if digest != self._digest(part, payload):
+        if digest != self._digest(part, samples, payload):
             return None
         try:
             tally = from_bytes(Tally, payload)
@@ -53,25 +62,26 @@ class Kept:
             return None
         return tally if tally.samples == len(part) else None
 
-    def write(self, part: Part, tally: Tally) -> None:
-        """Keep what was counted of `part`."""
+    def write(self, part: Part, samples: bytes, tally: Tally) -> None:
+        """Keep what was counted of `part`, whose digest is `samples`."""
         payload = to_bytes(tally)
         with replacing(self._file(part)) as temporary:
-            temporary.write_bytes(self._digest(part, payload) + payload)
-
-    def remove(self) -> None:
-        """Remove what was kept, and the directory if there is nothing else in it."""
-        for file in [*self.directory.glob(f"*{SUFFIX}"), self.directory / MARKER]:
-            file.unlink(missing_ok=True)
-        if not any(self.directory.iterdir()):
-            self.directory.rmdir()
+            temporary.write_bytes(self._digest(part, samples, payload) + payload)
 
     def _file(self, part: Part) -> Path:
         return self.directory / f"{part.start:09}-{part.stop:09}{SUFFIX}"
 
-    def _digest(self, part: Part, payload: bytes) -> bytes:
-        about = json.dumps([dict(self.identity), part.start, part.stop]).encode()
+    def _digest(self, part: Part, samples: bytes, payload: bytes) -> bytes:
+        about = json.dumps([dict(self.identity), part.start, part.stop, samples.hex()]).encode()
         return hashlib.sha256(hashlib.sha256(about).digest() + payload).digest()
+
+
+def remove_kept(directory: Path) -> None:
+    """Remove what `directory` keeps, and itself if there is nothing else in it; nothing where it is gone."""
+    for file in [*directory.glob(f"*{SUFFIX}"), directory / MARKER]:
+        file.unlink(missing_ok=True)
+    with suppress(OSError):  # something else is in it, or another verification has removed it
+        directory.rmdir()
 
 
 def open_kept(directory: Path, runner: Runner, source: SampleSource, at_once: int) -> Kept:
@@ -86,7 +96,7 @@ def open_kept(directory: Path, runner: Runner, source: SampleSource, at_once: in
     if marker.is_file():
         _refuse_other(directory, marker, kept.identity)
         return kept
-    if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
+    if directory.is_file() or (directory.is_dir() and not _only_ours(directory)):
         raise OptionError(
             Problem(
                 "",
@@ -125,6 +135,11 @@ def digest_of(program: Program) -> str:
     return parts.hexdigest()
 
 
+def _only_ours(directory: Path) -> bool:
+    """Return whether `directory` holds nothing, or counts that lost their marker, which say what they are of."""
+    return all(file.suffix == SUFFIX and file.is_file() for file in directory.iterdir())
+
+
 def _refuse_other(directory: Path, marker: Path, identity: Mapping[str, str]) -> None:
     try:
         found = json.loads(marker.read_text(encoding="utf-8"))
@@ -137,7 +152,7 @@ def _refuse_other(directory: Path, marker: Path, identity: Mapping[str, str]) ->
                 "",
                 f"'{directory}' does not say what it keeps results of",
                 f"its '{MARKER}' is damaged",
-                "remove the directory",
+                f"remove '{directory}'",
             )
         ) from error
     if different:
@@ -145,8 +160,8 @@ def _refuse_other(directory: Path, marker: Path, identity: Mapping[str, str]) ->
             Problem(
                 "",
                 f"'{directory}' keeps results of another verification",
-                f"not the same are: {', '.join(different)}",
-                "remove the directory, or leave --resume out",
+                f"these are others: {', '.join(different)}",
+                f"remove '{directory}', or choose another --report",
             )
         )
 

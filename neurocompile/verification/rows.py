@@ -27,7 +27,28 @@ from neurocompile.integer import (
 from neurocompile.ir import Conv2d, Float
 from neurocompile.populations import PopulationNetwork, SpikingPopulation, SynapseGroup
 
-SATURATED = 0.5  # of a weight's step: what is cut by more than rounding
+LEAST_GAIN, MOST_GAIN = 0.5, 1.5  # of thresholds that samples fitted beside the same weights
+EXACT = 1e-9  # of a bound: what float64 leaves of a division
+
+
+@dataclass(frozen=True)
+class Ends:
+    """
+    What rounding may make of a group's weights: integers from `least` to `most`.
+
+    The nearest of them is off by half a step. Where samples chose the weights, a weight may be off by more,
+    but by `error` units at the most, and thresholds may have been scaled beside them.
+    """
+
+    least: int
+    most: int
+    error: float | None = None
+
+    @property
+    def step(self) -> int:
+        """The distance of two integers: a range of both signs has one step more below zero than above it."""
+        step = -self.least - self.most if self.least < 0 else self.most & -self.most
+        return max(1, step)
 
 
 @dataclass(frozen=True)
@@ -36,7 +57,11 @@ class Row:
     The synapses of one group that end in one neuron: `places` are those of the source, in C order.
 
     `real` are their weights and `unit` is what one integer stands for, in the source's units (of a host's
-    values: times one payload). `cut` are the real weights, cut where the integers end.
+    values: times one payload). `cut` are the real weights, cut where the integers end; `moved` are those,
+    but for weights that are off by more than rounding, which are the integers' already.
+
+    Where weights were cut is told by the program's scale. Samples may have chosen them at another one: there
+    the line between clipping and rounding is a guess, and the sum of both is not.
     """
 
     name: str
@@ -44,6 +69,7 @@ class Row:
     places: Integer
     real: Float
     cut: Float
+    moved: Float
     weight: Integer
     unit: float
     delay: Integer
@@ -56,12 +82,12 @@ def rows_of(
     network: IntegerNetwork,
     layer: str,
     neuron: int,
-    ends: Mapping[str, tuple[int, int]],
+    ends: Mapping[str, Ends],
 ) -> tuple[Row, ...]:
     """
     Return the synapses that end in neuron number `neuron` (in C order) of `layer`, group by group.
 
-    `ends` are the least and the most integer that a group's weights may be, where that is known.
+    `ends` are those of each group's integers, where they are known.
     """
     groups = {group.name: group for group in real.synapses}
     target = network[layer]
@@ -79,7 +105,7 @@ def _row(
     group: IntegerSynapses,
     scale: float,
     neuron: int,
-    ends: tuple[int, int] | None,
+    ends: Ends | None,
 ) -> Row:
     source = network[group.source]
     views = network.views(group)
@@ -92,12 +118,19 @@ def _row(
         delay = delay.reshape(-1)[taps]
     else:
         delay = np.broadcast_to(delay, source.shape).reshape(-1)[places]
+    cut = moved = own
+    if ends is not None:
+        cut = np.where(
+            _beyond(own / unit, ends), np.clip(own, ends.least * unit, ends.most * unit), own
+        )
+        moved = np.where(_too_far(cut / unit, weight, ends), weight * unit, cut)
     return Row(
         group.name,
         group.source,
         places,
         own,
-        own if ends is None else _cut(own, weight, unit, ends),
+        cut,
+        moved,
         weight,
         unit,
         delay,
@@ -106,15 +139,21 @@ def _row(
     )
 
 
-def _cut(real: Float, weight: Integer, unit: float, ends: tuple[int, int]) -> Float:
-    """Return `real`, cut at the ends where its integers lie there and are off by more than rounding."""
-    least, most = ends
-    # A range of both signs has one step more below zero than above it.
-    step = unit * (-least - most if least < 0 else 1)
-    kept = weight * unit
-    above = (weight == most) & (real - kept > SATURATED * step)
-    below = (weight == least) & (kept - real > SATURATED * step)
-    return np.where(above | below, kept, real)
+def _beyond(wanted: Float, ends: Ends) -> NDArray[np.bool_]:
+    """Return which weights, in units, lie beyond the ends by more than rounding."""
+    half = ends.step / 2
+    return (wanted > ends.most + half) | (wanted < ends.least - half)
+
+
+def _too_far(wanted: Float, weight: Integer, ends: Ends) -> NDArray[np.bool_]:
+    """Return which integers are off from what was `wanted`, in units, by more than rounding can explain."""
+    bound = float(ends.step)
+    if ends.error is not None:
+        bound += ends.error
+        squares = float(wanted @ wanted)
+        gain = float(wanted @ weight) / squares if squares else 1.0
+        wanted = wanted * min(max(gain, LEAST_GAIN), MOST_GAIN)
+    return np.abs(wanted - weight) > bound * (1 + EXACT)
 
 
 def _synapses(

@@ -9,6 +9,7 @@ that goes on with what an interrupted run has kept (`resume`).
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -22,10 +23,11 @@ from numpy.typing import NDArray
 from neurocompile.data import Inputs, Samples, sample_count
 from neurocompile.decision import weights_in
 from neurocompile.errors import OptionError, Problem
-from neurocompile.samples import SampleSource
+from neurocompile.integer import Integer
+from neurocompile.samples import SampleSource, digest_of
 from neurocompile.target import Progress
 from neurocompile.verification.energy import counts_as_spikes
-from neurocompile.verification.jobs import Part, count_in_processes
+from neurocompile.verification.jobs import Counted, Part, count_in_processes, out_of_time
 from neurocompile.verification.ranks import Meeting, Ranks, meeting, ranks_here
 from neurocompile.verification.resume import Kept, open_kept
 from neurocompile.verification.stages import Counters, ProgressOf, Runner, Stage
@@ -34,6 +36,7 @@ from neurocompile.verification.tallies import (
     StageTally,
     Tally,
     decisions_over_steps,
+    right_alone,
     tally_pair,
     tally_stage,
 )
@@ -61,11 +64,13 @@ def count_all(
     With `jobs` above 1 as many processes share the samples, and there is one progress instead of one for
     each stage. Under torchrun the processes that it started share them, and all return the same.
     `state` is a directory that keeps what is done: a later call with the same program and data goes on
-    there, and it is removed at the end.
+    there. Who calls removes it (`resume.remove_kept`), when what comes after is done as well.
 
     Raises `OptionError` for `jobs` that make no sense, or for a `state` of something else, `ExecutionError`
-    if a process ends before it is done, and whatever running the stages raises.
+    if a process ends before it is done, `DeadlineError` if all is not counted after `deadline` seconds, and
+    whatever running the stages raises.
     """
+    ends = math.inf if deadline is None else time.monotonic() + deadline
     ranks = ranks_here()
     _check_jobs(jobs, ranks)
     if not ranks.first:
@@ -83,16 +88,13 @@ def count_all(
                 source,
                 mine,
                 progress_of=progress_of,
-                deadline=deadline,
+                ends=ends,
                 jobs=jobs,
                 kept=kept,
             )
             return b"" if found is None else to_bytes(found)
 
         tallies = [from_bytes(Tally, item) for item in all_of_us.agree(count_mine) if item]
-        if kept is not None and ranks.first:
-            kept.remove()
-        all_of_us.agree(bytes)  # nobody goes on before it is removed
     return reduce(add, tallies)
 
 
@@ -157,7 +159,7 @@ def _counted(
     parts: Sequence[Part],
     *,
     progress_of: ProgressOf,
-    deadline: float | None,
+    ends: float,
     jobs: int,
     kept: Kept | None,
 ) -> Tally | None:
@@ -165,7 +167,7 @@ def _counted(
     total: Tally | None = None
     missing: list[Part] = []
     for part in parts:
-        known = None if kept is None else kept.read(part)
+        known = None if kept is None else _known(kept, source, part)
         if known is None:
             missing.append(part)
         else:
@@ -173,15 +175,22 @@ def _counted(
     done = sum(len(part) for part in parts) - sum(len(part) for part in missing)
     of = sum(len(part) for part in parts)
     if jobs > 1 and len(missing) > 1:
-        found = _side_by_side(runner, source, missing, progress_of, deadline, jobs, done, of)
+        found = _side_by_side(runner, source, missing, progress_of, ends, jobs, done, of)
     else:
-        found = _one_by_one(runner, source, missing, progress_of, deadline, done, of)
+        found = _one_by_one(runner, source, missing, progress_of, ends, done, of)
     with closing(found):
-        for part, tally in found:
+        for part, samples, tally in found:
             if kept is not None:
-                kept.write(part, tally)
+                kept.write(part, samples, tally)
             total = tally if total is None else total + tally
     return total
+
+
+def _known(kept: Kept, source: SampleSource, part: Part) -> Tally | None:
+    """Return what was counted of the very samples that `part` has now."""
+    if not kept.holds(part):
+        return None
+    return kept.read(part, digest_of(source.part(part.start, part.stop)))
 
 
 def _one_by_one(
@@ -189,10 +198,10 @@ def _one_by_one(
     source: SampleSource,
     parts: Sequence[Part],
     progress_of: ProgressOf,
-    deadline: float | None,
+    ends: float,
     done: int,
     of: int,
-) -> Generator[tuple[Part, Tally], None, None]:
+) -> Generator[Counted, None, None]:
     bars = {name: progress_of(name) for name in (*runner.plan.stages, *runner.plan.forms)}
     for part in parts:
 
@@ -200,10 +209,8 @@ def _one_by_one(
             return lambda now, _of: bars[name](before + now, of)
 
         samples = source.part(part.start, part.stop)
-        yield (
-            part,
-            count_chunk(runner, samples, part.start, progress_of=of_chunk, deadline=deadline),
-        )
+        tally = count_chunk(runner, samples, part.start, progress_of=of_chunk, ends=ends)
+        yield part, digest_of(samples), tally
         done += len(part)
 
 
@@ -212,18 +219,18 @@ def _side_by_side(
     source: SampleSource,
     parts: Sequence[Part],
     progress_of: ProgressOf,
-    deadline: float | None,
+    ends: float,
     jobs: int,
     done: int,
     of: int,
-) -> Generator[tuple[Part, Tally], None, None]:
+) -> Generator[Counted, None, None]:
     progress = progress_of(EVERYTHING)
     progress(done, of)
-    with closing(count_in_processes(runner, source, parts, jobs=jobs, deadline=deadline)) as found:
-        for part, tally in found:
+    with closing(count_in_processes(runner, source, parts, jobs=jobs, ends=ends)) as found:
+        for part, samples, tally in found:
             done += len(part)
             progress(done, of)
-            yield part, tally
+            yield part, samples, tally
 
 
 def count_chunk(
@@ -232,17 +239,19 @@ def count_chunk(
     offset: int,
     *,
     progress_of: Callable[[str], Progress],
-    deadline: float | None = None,
+    ends: float = math.inf,
 ) -> Tally:
-    """Run every stage on `samples`, the first of which has the number `offset`, and count."""
+    """
+    Run every stage on `samples`, the first of which has the number `offset`, and count.
+
+    Raises `DeadlineError` where a stage is not done at `ends`, a time of `time.monotonic`.
+    """
     inputs = runner.inputs_of(samples)
     plan, weights = runner.plan, weights_in(runner.program.facts)
     stages: dict[str, Stage] = {}
     counters: Counters = {}
     for name in plan.stages:
-        stages[name], counted = runner.run(
-            name, inputs, progress=progress_of(name), deadline=deadline
-        )
+        stages[name], counted = _run(runner, name, inputs, progress_of(name), ends)
         counters = counted or counters
     pairs: dict[tuple[str, str], PairTally] = {}
     shown = spikes_shown(runner, inputs)
@@ -254,35 +263,55 @@ def count_chunk(
         name: decisions_over_steps(next(iter(stage.outputs.values())), weights)[:, -1]
         for name, stage in stages.items()
     }
+
+    def tallied(name: str, second: Stage, decided: Integer) -> PairTally:
+        return tally_pair(
+            stages[name],
+            second,
+            offset=offset,
+            agreeing=int((decided == last[name]).sum()),
+            alone=right_alone(last[name], decided, samples.labels),
+        )
+
     for pair in plan.pairs:
         form = pair.candidate in plan.forms
         if form:  # one after the other: all of them at once would take much memory
-            second, _ = runner.run(
-                pair.candidate, inputs, progress=progress_of(pair.candidate), deadline=deadline
-            )
+            second, _ = _run(runner, pair.candidate, inputs, progress_of(pair.candidate), ends)
             decided = decisions_over_steps(next(iter(second.outputs.values())), weights)[:, -1]
         else:
             second, decided = stages[pair.candidate], last[pair.candidate]
-        pairs[pair.reference, pair.candidate] = tally_pair(
-            stages[pair.reference],
-            second,
-            offset=offset,
-            agreeing=int((decided == last[pair.reference]).sum()),
-        )
+        pairs[pair.reference, pair.candidate] = tallied(pair.reference, second, decided)
     overall = (plan.overall.reference, plan.overall.candidate)
     if overall not in pairs:
-        pairs[overall] = tally_pair(
-            stages[overall[0]],
-            stages[overall[1]],
-            offset=offset,
-            agreeing=int((last[overall[0]] == last[overall[1]]).sum()),
-        )
+        pairs[overall] = tallied(overall[0], stages[overall[1]], last[overall[1]])
     steps = next(iter(next(iter(stages.values())).outputs.values())).shape[1]
     shown = {
         name: values.sum((0, 1), dtype=np.int64)
         for name, values in runner.program.payloads(inputs).items()
     }
     return Tally(sample_count(samples.inputs), steps, pairs, tallies, counters, shown)
+
+
+def _run(
+    runner: Runner, name: str, inputs: Inputs, progress: Progress, ends: float
+) -> tuple[Stage, Counters]:
+    """Run a stage until `ends`: targets that can hang watch the time, others are looked at as they go on."""
+    if ends == math.inf:
+        return runner.run(name, inputs, progress=progress)
+
+    def watched(done: int, of: int) -> None:
+        progress(done, of)
+        _check_time(name, ends)
+
+    _check_time(name, ends)
+    found = runner.run(name, inputs, progress=watched, deadline=ends - time.monotonic())
+    _check_time(name, ends)
+    return found
+
+
+def _check_time(stage: str, ends: float) -> None:
+    if time.monotonic() > ends:
+        raise out_of_time(f"'{stage}'")
 
 
 def spikes_shown(runner: Runner, inputs: Inputs) -> dict[str, NDArray[np.int64]]:

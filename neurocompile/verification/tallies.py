@@ -8,7 +8,7 @@ not matter and any split of the samples gives the same report.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -51,7 +51,8 @@ class PairTally:
     """
     Sums over samples of two stages; `first` is the divergence of the lowest sample.
 
-    `squares` adds up the squared number of mismatches of each sample: how much samples vary.
+    `squares` adds up the squared number of mismatches of each sample: how much samples vary. `only_first`
+    and `only_second` are samples that one of both decides rightly; None where that was not counted.
     """
 
     layers: Mapping[str, LayerTally]
@@ -63,6 +64,8 @@ class PairTally:
     first: Divergence | None = None
     kept: tuple[Divergence, ...] = ()
     squares: int = 0
+    only_first: int | None = None
+    only_second: int | None = None
 
     def __add__(self, other: PairTally) -> PairTally:
         found = [item for item in (self.first, other.first) if item is not None]
@@ -76,6 +79,8 @@ class PairTally:
             first=min(found, key=lambda item: item.sample, default=None),
             kept=chosen((*self.kept, *other.kept)),
             squares=self.squares + other.squares,
+            only_first=_both(self.only_first, other.only_first),
+            only_second=_both(self.only_second, other.only_second),
         )
 
 
@@ -84,6 +89,7 @@ class StageTally:
     """
     Sums over samples of one stage; `right_by_step` counts right decisions after each step.
 
+    `undecided` are samples in which no output is largest in the end, which is the decision of none.
     `by_neuron` are spikes by layer, of the layer's shape, added up over samples and steps; a graded
     spike counts its number. Equal tallies have equal numbers.
     """
@@ -91,8 +97,9 @@ class StageTally:
     spikes: Mapping[str, int]
     slots: Mapping[str, int]
     right_by_step: tuple[int, ...] | None
-    decided: int  # the steps after which decisions stay, added up over samples
+    decided: int  # the steps after which decisions stay, added up over samples that have one
     by_neuron: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    undecided: int = 0
 
     def __add__(self, other: StageTally) -> StageTally:
         ours, theirs = self.right_by_step, other.right_by_step
@@ -104,6 +111,7 @@ class StageTally:
             else tuple(a + b for a, b in zip(ours, theirs, strict=True)),
             self.decided + other.decided,
             {name: counts + other.by_neuron[name] for name, counts in self.by_neuron.items()},
+            self.undecided + other.undecided,
         )
 
     def __eq__(self, other: object) -> bool:
@@ -147,6 +155,10 @@ class Tally:
     __hash__ = None  # type: ignore[assignment]  # it holds arrays
 
 
+def _both(ours: int | None, theirs: int | None) -> int | None:
+    return None if ours is None or theirs is None else ours + theirs
+
+
 def _added(ours: Mapping[str, int], theirs: Mapping[str, int]) -> dict[str, int]:
     return {name: count + theirs[name] for name, count in ours.items()}
 
@@ -161,11 +173,28 @@ def _priority(sample: int) -> bytes:
     return hashlib.blake2b(sample.to_bytes(8, "little"), digest_size=8).digest()
 
 
-def tally_pair(first: Stage, second: Stage, *, offset: int, agreeing: int) -> PairTally:
+def right_alone(
+    first: NDArray[np.int64], second: NDArray[np.int64], labels: NDArray[np.int64] | None
+) -> tuple[int, int] | None:
+    """Return how many samples the decisions `first` have right alone, and `second` alone; None without labels."""
+    if labels is None:
+        return None
+    ours, theirs = first == labels, second == labels
+    return int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+
+
+def tally_pair(
+    first: Stage,
+    second: Stage,
+    *,
+    offset: int,
+    agreeing: int,
+    alone: tuple[int, int] | None = None,
+) -> PairTally:
     """
     Count how `second` differs from `first` in the layers that both show; samples count from `offset`.
 
-    `agreeing` is how many samples both decide alike.
+    `agreeing` is how many samples both decide alike, `alone` what `right_alone` returns.
     """
     layers = {
         name: _layer(first.spikes[name], second.spikes[name])
@@ -188,6 +217,8 @@ def tally_pair(first: Stage, second: Stage, *, offset: int, agreeing: int) -> Pa
         first=found[0] if found else None,
         kept=chosen(found),
         squares=int((in_sample * in_sample).sum()),
+        only_first=None if alone is None else alone[0],
+        only_second=None if alone is None else alone[1],
     )
 
 
@@ -216,9 +247,17 @@ def _largest(before: NDArray[Any], after: NDArray[Any]) -> float:
 def tally_stage(
     stage: Stage, labels: NDArray[np.int64] | None, weights: Sequence[float] | None
 ) -> StageTally:
-    """Count what `stage` fired, and how its decisions compare with `labels`, after each step."""
-    after = decisions_over_steps(next(iter(stage.outputs.values())), weights)
-    changed = after[:, :-1] != after[:, -1:]
+    """
+    Count what `stage` fired, and how its decisions compare with `labels`, after each step.
+
+    A sample without a largest output counts as decided for the first of the largest, as everywhere, but
+    when it was decided is not counted: it never was.
+    """
+    output = next(iter(stage.outputs.values()))
+    after = decisions_over_steps(output, weights)
+    clear = np.where(largest_is_alone(output, weights), after, -1)
+    decided = clear[:, -1] >= 0
+    changed = clear[:, :-1] != clear[:, -1:]
     before_last = changed.shape[1]  # 0 of one step, of which nothing has a place
     reversed_ = changed[:, ::-1] if before_last else np.zeros((len(after), 1), bool)
     last_change = np.where(changed.any(1), before_last - reversed_.argmax(1), 0)
@@ -228,10 +267,11 @@ def tally_stage(
         right_by_step=None
         if labels is None
         else tuple(int(number) for number in (after == labels[:, np.newaxis]).sum(0)),
-        decided=int((last_change + 1).sum()),
+        decided=int((last_change + 1)[decided].sum()),
         by_neuron={
             name: values.sum((0, 1), dtype=np.int64) for name, values in stage.spikes.items()
         },
+        undecided=int((~decided).sum()),
     )
 
 
@@ -244,13 +284,30 @@ def decisions_over_steps(
     The last column is `decision.decisions`; earlier ones take the mean of the steps so far, with their
     `weights` if there are as many as steps.
     """
+    parts = _so_far(output, weights)
+    return np.stack([decisions(values, part) for values, part in parts], axis=1)
+
+
+def largest_is_alone(output: NDArray[Any], weights: Sequence[float] | None) -> NDArray[np.bool_]:
+    """Return where, (samples, steps), one output alone is the largest; arguments as above."""
     columns = []
+    for values, part in _so_far(output, weights):
+        levels = values.reshape(*values.shape[:2], -1)
+        if part is not None:
+            levels = np.asarray(part)[:, np.newaxis] * levels
+        means = levels.mean(1)  # those of which `decisions` takes the largest
+        columns.append((means == means.max(1, keepdims=True)).sum(1) == 1)
+    return np.stack(columns, axis=1)
+
+
+def _so_far(
+    output: NDArray[Any], weights: Sequence[float] | None
+) -> Iterator[tuple[NDArray[Any], list[float] | None]]:
+    """Yield the outputs of the first step, of the first two, and so on, with their weights, if any."""
     steps = output.shape[1]
     used = None if weights is None or len(weights) != steps else list(weights)
     for step in range(1, steps + 1):
-        part = None if used is None else used[:step]
-        columns.append(decisions(output[:, :step], part))
-    return np.stack(columns, axis=1)
+        yield output[:, :step], None if used is None else used[:step]
 
 
 def first_divergences(

@@ -7,33 +7,60 @@ words. Names of layers come from other people's files, and are printed as text, 
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from neurocompile.console import printable
 from neurocompile.statistics import Share
+from neurocompile.verification.alternatives import best_of
 from neurocompile.verification.report import (
     Alternative,
     Cause,
     Comparison,
     Divergence,
     Energy,
+    Examination,
     LayerBlame,
     LayerComparison,
+    ReadoutBlame,
     Report,
+    StageSummary,
 )
 
+FLOATS = frozenset({"torch", "float"})
 RANKED = 5  # layers in the ranking
 TOLD_CONTRIBUTIONS = 4
 PLAIN_STATUS = "exact"
+ALTERNATIVES, ASKED_BY = (
+    "alternatives",
+    "--suggest",
+)  # in what was not measured: by which option it is
+UNBROKEN = re.compile(r"(?<=\d) (?=%|[munp]?J\b)")  # between a number and its unit
+JOINT = "\ue000"  # as wide as a space, and no line is broken there
 PREFIXES = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"), (0.0, "pJ"))  # of picojoules
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
     """Print where the stages of `report` differ, how often they are right, and why."""
     console = console or Console(highlight=False, emoji=False)
+    if console.is_terminal:
+        with console.capture() as captured:
+            _print(report, console)
+        text = captured.get()
+    else:  # a table fills its lines with blanks: no use to files
+        shown = io.StringIO()
+        _print(report, Console(file=shown, width=console.width, highlight=False, emoji=False))
+        text = "".join(f"{line.rstrip()}\n" for line in shown.getvalue().splitlines())
+    console.file.write(text.replace(JOINT, " "))
+    console.file.flush()
+
+
+def _print(report: Report, console: Console) -> None:
     for table in layer_tables(report, console.width):
         console.print(table)
         console.print()
@@ -43,7 +70,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
     summary.add_column(overflow="fold")
     for label, lines in summary_of(report):
         for number, (text, style) in enumerate(lines):
-            summary.add_row(Text("" if number else label, "bold"), Text(printable(text), style))
+            joined = UNBROKEN.sub(JOINT, printable(text))
+            summary.add_row(Text("" if number else label, "bold"), Text(joined, style))
     console.print(summary)
 
 
@@ -57,15 +85,15 @@ def heading(report: Report) -> str:
 
 
 def layer_tables(report: Report, width: int) -> Iterator[Table]:
-    """Yield the shares of differing spikes, by layer and pair, in tables that fit into `width`."""
+    """Yield the shares of differing places, by layer and pair, in tables that fit into `width`."""
     pairs = [pair for pair in report.comparisons if pair.layers]
     names = list(dict.fromkeys(layer.name for pair in pairs for layer in pair.layers))
     shown = {name: printable(name) for name in names}
-    first = max((len(name) for name in [*shown.values(), "spikes differ"]), default=0)
+    first = max((len(name) for name in [*shown.values(), "differing"]), default=0)
     columns = [max(len(pair.reference), len(pair.candidate) + 2, 10) + 2 for pair in pairs]
     for start, stop in _fitting(columns, width - first):
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("spikes\ndiffer", overflow="fold")
+        table.add_column("differing\nplaces", overflow="fold")
         for pair in pairs[start:stop]:
             title = Text(f"{pair.reference}\n/ {pair.candidate}")
             table.add_column(title, justify="right", no_wrap=True)
@@ -104,6 +132,9 @@ def summary_of(report: Report) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     yield "matches", list(_verdicts(report))
     if report.accuracy:
         yield "accuracy", [(_accuracy(report), "")]
+    undecided = list(_undecided(report.stages))
+    if undecided:
+        yield "undecided", [(line, "yellow") for line in undecided]
     if report.budgets:
         lines = [(item.text, "red" if item.failed else "green") for item in report.budgets]
         yield "budgets", lines
@@ -111,17 +142,26 @@ def summary_of(report: Report) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     if pairs:
         yield "first spike", [(line, "") for pair in pairs for line in explained(report, pair)]
     examination = report.examination
-    if examination is not None and examination.blame:
-        yield "layers", [(line, "") for line in ranking(examination.blame)]
-    if examination is not None and examination.alternatives:
-        yield "suggested", [(suggestion(examination.alternatives), "")]
+    if examination is not None and (examination.blame or examination.readouts):
+        yield "layers", [(line, "") for line in _blamed(examination)]
+    advice = _advice(report)
+    if advice:
+        yield "suggested", [(advice, "")]
     costs = [*_resources(report), *_energy(report.energy, report.stages[-1].name)]
     if costs:
         yield "costs", [(line, "") for line in costs]
     if report.remarks:
         yield "remarks", [(remark, "yellow") for remark in report.remarks]
-    if report.not_measured:
-        yield "not measured", [(line, "dim") for line in _not_measured(report.not_measured)]
+    told = {
+        name: reason
+        for name, reason in report.not_measured.items()
+        if name != ALTERNATIVES or ASKED_BY not in reason
+    }
+    if told:
+        yield "not measured", [(line, "dim") for line in _not_measured(told)]
+    if report.versions:
+        versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
+        yield "versions", [(versions, "dim")]
 
 
 def _verdicts(report: Report) -> Iterator[tuple[str, str]]:
@@ -129,15 +169,22 @@ def _verdicts(report: Report) -> Iterator[tuple[str, str]]:
     held = [pair for pair in report.comparisons if pair.must_match]
     for pair in held:
         yield f"{_named(pair)}: {verdict(pair)}", "bold red" if pair.failed else "green"
-    if not held:
-        yield "no two stages compute with the same integers: all is measured", ""
+    integers = {stage.name for stage in report.stages if stage.integers}
     for pair in report.comparisons:
         if not pair.must_match:
-            yield f"{_named(pair)}: {verdict(pair)}", ""
+            noise = {pair.reference, pair.candidate} <= FLOATS - integers
+            yield f"{_named(pair)}: {verdict(pair, noise=noise, whole=report.whole)}", ""
+    if not held:
+        yield "none of these must match: rounding is measured, not judged", ""
 
 
-def verdict(pair: Comparison) -> str:
-    """Return in words whether the stages of `pair` match, and what differs."""
+def verdict(pair: Comparison, *, noise: bool = False, whole: bool = True) -> str:
+    """
+    Return in words whether the stages of `pair` match, and what differs.
+
+    `noise` says that both compute with the same floats, of which only the order of sums differs; an
+    interval is told where the samples are not the `whole` data.
+    """
     if not pair.mismatches and not pair.output_mismatches:
         what = "all spikes and outputs" if pair.slots else "all outputs"
         return f"identical, {what}"
@@ -148,12 +195,19 @@ def verdict(pair: Comparison) -> str:
         if pair.output_mismatches:
             parts.append(f"{pair.output_mismatches} of {pair.output_slots} outputs")
         return f"FAILED, {' and '.join(parts)} differ that must not"
-    if not pair.slots:
-        text = f"measured, outputs differ by up to {pair.output_difference:.3g}"
-    elif not pair.mismatches:
-        text = f"measured, all spikes equal, outputs differ by up to {pair.output_difference:.3g}"
+    text = "float noise, " if noise else "rounded, "
+    if not pair.mismatches:
+        text += "all spikes equal, " if pair.slots else ""
+        text += f"outputs differ by up to {pair.output_difference:.3g}"
     else:
-        text = f"measured, spikes differ at {percent(pair.mismatches / pair.slots)} of places"
+        text += f"spikes differ at {percent(pair.mismatches / pair.slots)} of places"
+        beside = []
+        if pair.interval is not None and not whole:
+            beside.append(" to ".join(percent(end) for end in pair.interval))
+        spikes = sum(layer.spikes_reference for layer in pair.layers)
+        if spikes:
+            beside.append(f"{percent(pair.mismatches / spikes)} of spikes")
+        text += f" ({'; '.join(beside)})" if beside else ""
         if pair.differing_samples is not None:
             text += f", in {pair.differing_samples.count} of {pair.differing_samples.of} samples"
     if pair.same_decisions is not None:
@@ -168,6 +222,19 @@ def _accuracy(report: Report) -> str:
         f"{name} {100 * share.value:.2f} %{'' if report.whole else _reach(share)}"
         for name, share in shares.items()
     )
+
+
+def _undecided(stages: Iterable[StageSummary]) -> Iterator[str]:
+    """Yield in how many samples no output is largest, once for all stages of the same number."""
+    names: dict[Share, list[str]] = {}
+    for stage in stages:
+        if stage.undecided is not None and stage.undecided.count:
+            names.setdefault(stage.undecided, []).append(stage.name)
+    for share, found in names.items():
+        yield (
+            f"{', '.join(found)}: in {share.count} of {share.of} samples no output is the largest, and the "
+            "first of the largest counts"
+        )
 
 
 def _reach(share: Share) -> str:
@@ -207,7 +274,11 @@ def explained(report: Report, pair: Comparison) -> Iterator[str]:
         yield "; ".join(margins)
     cause = cause_of(report, pair, first)
     if cause is not None:
-        yield f"because of {_contributions(cause)}"
+        contributions = _contributions(cause)
+        if contributions or not cause.note:
+            yield f"because of {contributions or 'nothing that was quantised'}"
+        if cause.note:
+            yield cause.note
 
 
 def _fired(spikes: int) -> str:
@@ -245,7 +316,21 @@ def _contributions(cause: Cause) -> str:
     moved = [item for item in ordered if item.amount]
     told = ", ".join(f"{item.cause} {item.amount:+.3g}" for item in moved[:TOLD_CONTRIBUTIONS])
     left = sum(item.amount for item in moved[TOLD_CONTRIBUTIONS:])
-    return (told or "nothing that moved it") + (f", others {left:+.3g}" if left else "")
+    return told + (f", others {left:+.3g}" if left else "")
+
+
+def _blamed(examination: Examination) -> Iterator[str]:
+    """Yield whose errors differing spikes and decisions are; the first line says in which samples."""
+    yield (
+        f"{examination.reference} / {examination.candidate} on "
+        f"{_samples(len(examination.samples), 'examined ')}:"
+    )
+    yield from ranking(examination.blame)
+    yield from (readout_blame(item) for item in examination.readouts)
+
+
+def _samples(count: int, kind: str = "") -> str:
+    return f"{count} {kind}sample{'' if count == 1 else 's'}"
 
 
 def ranking(blame: Sequence[LayerBlame]) -> Iterator[str]:
@@ -253,29 +338,81 @@ def ranking(blame: Sequence[LayerBlame]) -> Iterator[str]:
     for layer in blame[:RANKED]:
         yield (
             f"{layer.name}: {percent(layer.own.value)} its own error, "
-            f"{percent(layer.inherited.value)} inherited ({percent(layer.total.value)} differ)"
+            f"{percent(layer.inherited.value)} inherited ({percent(layer.total.value)} of places differ)"
         )
     if len(blame) > RANKED:
         yield f"and {len(blame) - RANKED} more with less of their own"
 
 
-def suggestion(alternatives: Sequence[Alternative]) -> str:
-    """Return the measured alternative with the fewest differing spikes; the first one is what there is."""
-    present, *others = alternatives
-    best = min(alternatives, key=lambda item: item.mismatches.value)
-    if best is present or best.mismatches.value >= present.mismatches.value:
-        return f"nothing: none of {len(others)} alternatives that were measured is better"
-    text = (
-        f"{best.name}: spikes differ at {percent(best.mismatches.value)} of places instead of "
-        f"{percent(present.mismatches.value)}"
+def readout_blame(readout: ReadoutBlame) -> str:
+    """Return what a read-out does to decisions and outputs, by itself and with what it inherits."""
+    return (
+        f"{readout.name}: by its own error {readout.own.count} of {readout.own.of} samples are decided "
+        f"otherwise, {readout.total.count} in all; its outputs are off by {readout.own_error:.3g}, "
+        f"{readout.total_error:.3g} in all"
     )
-    if best.accuracy is not None and present.accuracy is not None:
-        now, then = (f"{100 * share.value:.2f} %" for share in (present.accuracy, best.accuracy))
-        text += (
-            f", accuracy {then} instead of {now}" if then != now else f", accuracy {now} as well"
+
+
+def _advice(report: Report) -> str:
+    """Return what to change, or how to find out; empty where there is nothing to say."""
+    examination = report.examination
+    if examination is not None and examination.alternatives:
+        return suggestion(examination.alternatives)
+    differs = any(pair.mismatches or _otherwise(pair.same_decisions) for pair in report.comparisons)
+    if differs and ASKED_BY in report.not_measured.get(ALTERNATIVES, ""):
+        return f"nothing was tried: {ASKED_BY} compiles it in other ways and measures them"
+    return ""
+
+
+def _otherwise(same: Share | None) -> bool:
+    return same is not None and same.count < same.of
+
+
+def suggestion(alternatives: Sequence[Alternative]) -> str:
+    """Return the first alternative that is clearly better than the first of all, which is what there is."""
+    present, *others = alternatives
+    best = best_of(alternatives)
+    on = f"on {_samples(present.samples, 'examined ')}" if present.samples else "there"
+    if best is None:
+        tried = f"{len(others)} alternative{'' if len(others) == 1 else 's'}"
+        return f"nothing: of {tried} none is clearly better {on}"
+    parts = []
+    if present.mismatches.of:
+        reach = _change(best.difference)
+        parts.append(
+            f"spikes differ at {percent(best.mismatches.value)} of places instead of "
+            f"{percent(present.mismatches.value)}{reach}"
         )
-    text += f", weights {best.weight_bytes} bytes instead of {present.weight_bytes}"
+    parts.append(
+        _counts("decided as by the float network", best.same_decisions, present.same_decisions)
+    )
+    if best.output_error is not None and present.output_error is not None:
+        parts.append(
+            f"outputs off by {best.output_error:.3g} instead of {present.output_error:.3g}"
+        )
+    parts += [
+        _counts("right", best.accuracy, present.accuracy),
+        f"weights {best.weight_bytes} bytes instead of {present.weight_bytes}",
+    ]
+    text = f"{best.name}, {on}: {', '.join(part for part in parts if part)}"
     return f"{text}; export with {best.options}" if best.options else text
+
+
+def _change(interval: tuple[float, float] | None) -> str:
+    """Return the 95 % interval of a difference of shares, in points."""
+    if interval is None:
+        return ""
+    low, high = (f"{100 * end:+.3g}" for end in interval)
+    return f" (95 %: {low} to {high} points)"
+
+
+def _counts(what: str, then: Share | None, now: Share | None) -> str:
+    """Return how many samples are something with an alternative, and without."""
+    if then is None or now is None:
+        return ""
+    change = "as before" if then.count == now.count else f"instead of {now.count}"
+    fewer = ", which is fewer" if then.count < now.count else ""
+    return f"{then.count} of {then.of} {what} {change}{fewer}"
 
 
 def _resources(report: Report) -> Iterator[str]:
@@ -328,8 +465,3 @@ def percent(share: float) -> str:
 
 def _named(pair: Comparison) -> str:
     return f"{pair.reference} / {pair.candidate}"
-
-
-def printable(text: str) -> str:
-    """Return `text` without what moves a cursor or changes colours."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -6,16 +6,20 @@ One of the processes of `jobs`: counts the parts of the samples that it is told,
 Requests are lines of JSON on standard input, replies go to the file descriptor REPLIES, each with its
 length before it. PROCESSORS are those that it uses, so that engines which take all there are do not
 take those of the others. When standard input ends in the middle of a part, nobody waits for the part any more.
+A last line, END, comes before that. Without it, who started us was killed, and DIRECTORY is removed here.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -24,11 +28,12 @@ from typing import IO, Any
 from neurocompile.data import DataOptions
 from neurocompile.errors import NeurocompileError
 from neurocompile.program import load
-from neurocompile.samples import SampleSource, open_source
+from neurocompile.samples import SampleSource, digest_of, open_source
 from neurocompile.target import Progress
 from neurocompile.verification.jobs import (
     BROKEN,
     COUNTED,
+    END,
     FAILED,
     LENGTH_BYTES,
     PLAN,
@@ -47,8 +52,9 @@ def main(directory: Path, replies: IO[bytes]) -> None:
     requests: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     busy = threading.Event()
     busy.set()
+    alone = threading.Event()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have us ignore it
-    threading.Thread(target=_listen, args=(requests, busy), daemon=True).start()
+    threading.Thread(target=_listen, args=(requests, busy, alone), daemon=True).start()
     try:
         _work(directory, requests, busy, replies)
     except NeurocompileError as error:
@@ -57,6 +63,10 @@ def main(directory: Path, replies: IO[bytes]) -> None:
         return
     except BaseException:  # noqa: BLE001  # a bug keeps its traceback, also from here
         _send(replies, BROKEN, traceback.format_exc().encode())
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if alone.is_set():
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _work(
@@ -81,10 +91,14 @@ def _work(
                 samples,
                 request["start"],
                 progress_of=_silent,
-                deadline=setup["deadline"],
+                ends=_ends(request["seconds"]),
             )
             busy.clear()  # before the reply, which the next request follows
-            _send(replies, COUNTED, to_bytes(tally))
+            _send(replies, COUNTED, digest_of(samples) + to_bytes(tally))
+
+
+def _ends(seconds: float | None) -> float:
+    return math.inf if seconds is None else time.monotonic() + seconds
 
 
 def _source(setup: dict[str, Any]) -> SampleSource | None:
@@ -101,11 +115,19 @@ def _silent(_stage: str) -> Progress:
     return lambda _done, _of: None
 
 
-def _listen(requests: queue.SimpleQueue[dict[str, Any] | None], busy: threading.Event) -> None:
+def _listen(
+    requests: queue.SimpleQueue[dict[str, Any] | None],
+    busy: threading.Event,
+    alone: threading.Event,
+) -> None:
     """Pass requests on; their end while one is at work is an interruption, for what runs to be ended."""
     for line in sys.stdin.buffer:
+        if line == END:
+            break
         busy.set()
         requests.put(json.loads(line))
+    else:
+        alone.set()
     requests.put(None)
     if busy.is_set():
         os.kill(os.getpid(), signal.SIGINT)

@@ -202,17 +202,26 @@ def place(
     return placed
 
 
+def shares_of_core(neurons: int, axons: int, words: int) -> dict[str, float]:
+    """Return the share of a core's limits that these take, by limit; more than 1 does not fit."""
+    return {
+        NEURONS: neurons / LIMITS["neurons_per_core"].value,
+        AXONS: axons / LIMITS["axons_per_core"].value,
+        WORDS: words / LIMITS["words_per_core"].value,
+    }
+
+
+def _largest(shares: Mapping[str, float]) -> str:
+    return max(shares, key=lambda limit: shares[limit])
+
+
 def _cut_rows(neurons: int, fans: list[Fan]) -> Placed:
     """Put as many neurons into a core as fit, one after the other."""
 
     def needs(count: int) -> dict[str, float]:
         several = [fan.words(count / neurons) for fan in fans]
         axons, words = (sum(values) for values in zip(*several, strict=True)) if several else (0, 0)
-        return {
-            NEURONS: count / LIMITS["neurons_per_core"].value,
-            AXONS: axons / LIMITS["axons_per_core"].value,
-            WORDS: words / LIMITS["words_per_core"].value,
-        }
+        return shares_of_core(count, axons, words)
 
     most, too_many = 0, neurons + 1
     while too_many - most > 1:  # needs only grow
@@ -228,16 +237,21 @@ def _cut_rows(neurons: int, fans: list[Fan]) -> Placed:
         math.ceil(neurons / per_core),
         sum(words for _, words in several),
         sum(axons for axons, _ in several),
-        max(beyond, key=lambda limit: beyond[limit]),
+        _largest(beyond),
         fits=most > 0,
     )
 
 
 def _cut_image(image: Shape, fans: list[Fan], kernels: list[Kernel]) -> Placed:
-    """Cut an image along x and, where that is not enough, its channels."""
+    """
+    Cut an image along x and, where that is not enough, its channels.
+
+    What decides is the limit that larger pieces would miss by most: columns are cut for neurons alone. Of
+    an image in one core it is the limit of which that takes most.
+    """
     channels, height, width = image
-    tightest = NEURONS
     words = axons = 0
+    tightest = ""
     for slices in range(1, channels + 1):
         own = math.ceil(channels / slices)
         columns = columns_of_chunk(height, width, own)
@@ -245,13 +259,13 @@ def _cut_image(image: Shape, fans: list[Fan], kernels: list[Kernel]) -> Placed:
         words = sum(kernel.words(own) for kernel in kernels)
         words += sum(of_fan for _, of_fan in several)
         axons = sum(of_fan for of_fan, _ in several) + 2 * len(kernels)  # printed: 1 or 2
-        if words > LIMITS["words_per_core"].value:
-            tightest = WORDS
-        elif axons > LIMITS["axons_per_core"].value:
-            tightest = AXONS
-        elif columns:
+        shares = shares_of_core(own * height * max(1, columns), axons, words)
+        if columns and max(shares[WORDS], shares[AXONS]) <= 1:
+            if not tightest:
+                tightest = NEURONS if columns < width else _largest(shares)
             cores = math.ceil(channels / own) * math.ceil(width / columns)
             return Placed(cores, words, axons, tightest)
+        tightest = _largest(shares)
     return Placed(channels * width, words, axons, tightest, fits=False)
 
 

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -83,6 +84,7 @@ class LavaExecutor:
 
     def __init__(self, program: Program) -> None:
         self._session: _Session | None = None
+        self._ending: weakref.finalize[..., Any] | None = None
         self._turn = threading.RLock()  # a session runs one input after the other
         lava_python()
         self.program = program
@@ -124,9 +126,8 @@ class LavaExecutor:
         session, self._session = self._session, None
         if session is not None:
             session.close(at_once=at_once)
-
-    def __del__(self) -> None:
-        self.close()
+        if self._ending is not None:
+            self._ending.detach()
 
     def _outputs(self) -> dict[str, IntegerNeurons]:
         """Return the population that each output shows."""
@@ -162,6 +163,8 @@ class LavaExecutor:
         slots_at_once = max(drain + 1, min(slots, STREAM_BYTES // (row_bytes * setup.period)))
         setup = replace(setup, rows=setup.period * slots_at_once)
         self._session = _Session(self.program, setup, ends)
+        # Who forgets to close it: when it is collected, or at exit, while signals can be held back still.
+        self._ending = weakref.finalize(self, self._session.close, at_once=False)
         return self._session
 
     def _streams(self, payloads: Mapping[str, Integer]) -> dict[str, Integer]:

@@ -45,7 +45,11 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 RECORDINGS = ROOT / "tests" / "conformance" / "recordings"
 TRAINED = ("train", "--preset", "digits", "--epochs", "10", "-o", "runs/digits")
-OUTSIDE = ("README.md", "CONTRIBUTING.md", "targets/README.md")  # pages of the site that lie elsewhere
+OUTSIDE = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "targets/README.md",
+)  # pages of the site that lie elsewhere
 STAGES = '[{"channels": 8, "kernel": 3, "pool": 2}, {"channels": 16, "kernel": 3, "pool": 2}]'
 SMALL = (
     "train",

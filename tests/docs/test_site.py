@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import shutil
 import subprocess
@@ -175,6 +176,41 @@ def test_links_out_of_the_folder_become_links_of_the_site(
 ) -> None:
     assert "benchmarks/results/quantisation.html" in pages[site / "quantisation.html"].targets
     assert "examples/onnx_only.html" in pages[site / "onnx.html"].targets
+    assert "examples/regression_test/index.html" in {
+        posixpath.normpath(f"howto/{target}")
+        for target in pages[site / "howto" / "regression-tests.html"].targets
+    }
+    assert "where_do_spikes_differ.html" in pages[site / "examples" / "index.html"].targets
     assert "../benchmarks/results/train_step.html" in (
         pages[site / "decisions" / "0014-training-neurons.html"].targets
     )
+
+
+def test_every_example_is_on_the_site(site: Path) -> None:
+    folder = ROOT / "examples"
+    files = [*folder.glob("*.py"), *folder.glob("*.ipynb")]
+    projects = [path.parent / "README.md" for path in folder.glob("*/pyproject.toml")]
+
+    made = {path.relative_to(site).as_posix() for path in (site / "examples").rglob("*.html")}
+
+    assert {f"examples/{path.stem}.html" for path in files} < made
+    assert {f"examples/{path.parent.name}/index.html" for path in projects} < made
+    text = (site / "examples" / "regression_test" / "index.html").read_text("utf-8")
+    assert "assert_matches_golden" in text  # its test, and not its description alone
+
+
+def test_pages_of_a_menu_have_titles_of_their_own(site: Path) -> None:
+    home = (site / "index.html").read_text("utf-8")
+    menu = re.findall(
+        r'<a href="([^"]+)" class="md-nav__link">\s*<span class="md-ellipsis">(.*?)</span>',
+        home,
+        re.DOTALL,
+    )
+    titles = [
+        (posixpath.dirname(target), re.sub(r"\s+", " ", title).strip())
+        for target, title in menu
+        if not target.startswith("#")
+    ]
+
+    assert len(titles) > 20
+    assert len(set(titles)) == len(titles)

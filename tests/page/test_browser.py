@@ -93,6 +93,9 @@ def test_a_page_loads_without_errors_and_without_network(opened: Shown, tmp_path
     assert opened.problems == []
     assert opened.requests == [opened.page.url]
     assert opened.page.evaluate(WIDTH) <= 1280
+    cut = """boxes => boxes.filter((box) => box.scrollWidth > box.clientWidth)
+        .map((box) => box.getAttribute('aria-label'))"""
+    assert opened.page.eval_on_selector_all("section:not(#network) .scroll", cut) == []
 
 
 def test_a_dark_phone_shows_the_page_as_well(
@@ -105,6 +108,35 @@ def test_a_dark_phone_shows_the_page_as_well(
     assert shown.problems == []
     assert len(shown.requests) == 1
     assert shown.page.evaluate(WIDTH) <= 400
+
+
+def test_a_phone_shows_the_accuracies_whole(show: Callable[..., Shown], report: Report) -> None:
+    shown = show(lambda path: write_page(report, path), 400)
+
+    boxes = shown.page.eval_on_selector_all(
+        "#summary .scroll", "boxes => boxes.map((box) => [box.scrollWidth, box.clientWidth])"
+    )
+    assert len(boxes) == 2
+    for reach, room in boxes:
+        assert reach <= room
+    ends = shown.page.eval_on_selector_all(
+        "svg.whisker",
+        "drawn => drawn.map((one) => one.getBoundingClientRect().right"
+        " - one.closest('.scroll').getBoundingClientRect().right)",
+    )
+    assert len(ends) == 5
+    assert max(ends) <= 0
+
+
+def test_a_comparison_of_four_fits_a_screen(show: Callable[..., Shown], report: Report) -> None:
+    entries = [
+        entry_of_report(report, name) for name in ("8-bits", "5-bits", "loihi2", "fixedpoint")
+    ]
+
+    shown = show(lambda path: write_comparison(entries, path))
+
+    box = "document.querySelector('.scroll')"
+    assert shown.page.evaluate(f"{box}.scrollWidth <= {box}.clientWidth")
 
 
 def test_the_summary_is_one_screen(page: Any) -> None:

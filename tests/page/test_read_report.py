@@ -5,13 +5,17 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import nir
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import neurocompile
 from neurocompile.errors import FormatError
 from neurocompile.page import read_report
 from neurocompile.page.read_report import NO_SPIKES, read_json, report_of
@@ -67,6 +71,13 @@ def test_an_almost_empty_report_reads_back(bare: Report) -> None:
         (("target",), None, "'target' must be a text, but it is null"),
         (("stages",), {}, "'stages' must be a list, but it is an object"),
         (("stages",), [], "'stages' must be a list of at least one"),
+        (("stages",), [{}] * 65, "'stages' must be a list of at most 64, but it is 65"),
+        (("comparisons",), [{}] * 257, "'comparisons' must be a list of at most 256"),
+        (("stages", 1, "name"), "torch", "'stages[1].name' must be another one than those before, but it is 'torch'"),
+        (("comparisons", 0, "candidate"), "onnx:sequence", "'comparisons[0].candidate' must be one of the stages"),
+        (("comparisons", 0, "candidate"), "loihi2:", "'comparisons[0].candidate' must be one of the stages"),
+        (("examination", "readouts", 0, "own"), {"count": 5, "of": 4}, "'examination.readouts[0].own' must be a share"),
+        (("versions",), {"numpy": 2}, "'versions.numpy' must be a text, but it is 2"),
         (("stages", 1, "accuracy", "count"), 361, "'stages[1].accuracy' must be a share"),
         (("stages", 0, "rates", "lif1"), float("nan"), "'stages[0].rates.lif1' must be a finite number"),
         (("comparisons", 2, "must_match"), 1, "'comparisons[2].must_match' must be true or false"),
@@ -91,6 +102,60 @@ def test_what_no_report_can_say_is_refused_by_its_key(
         report_of(changed(path, value))
 
     assert told in str(refused.value)
+
+
+def test_forms_of_a_target_are_compared_without_being_stages(report: Report) -> None:
+    pair = report.comparisons[-2]
+    form = replace(pair, reference="loihi2", candidate="loihi2:sequence", layers=())
+
+    found = report_of(json.loads(json.dumps(replace(report, comparisons=(form,)).to_json())))
+
+    assert found.comparisons == (form,)
+
+
+def test_the_report_of_an_onnx_program_reads_back(tmp_path: Path) -> None:
+    """Its forms are candidates of comparisons, but no stages."""
+    for needed in ("torch", "onnx", "onnxruntime"):
+        pytest.importorskip(needed, reason=f"{needed} is not installed")
+    full = np.ones(2)
+    nodes = {
+        "input": nir.Input({"input": np.array([2])}),
+        "fc": nir.Affine(weight=np.array([[1.0, 0.5], [0.25, 0.75]]), bias=0 * full),
+        "lif": nir.LIF(tau=2e-4 * full, r=full, v_leak=0 * full, v_threshold=full / 4, v_reset=0 * full),
+        "output": nir.Output({"output": np.array([2])}),
+    }  # fmt: skip
+    nir.write(tmp_path / "graph.nir", nir.NIRGraph(nodes=nodes, edges=list(pairwise(nodes))))
+    inputs = np.random.default_rng(0).integers(0, 2, (3, 4, 2)).astype(np.float32)
+    np.savez(tmp_path / "in.npz", input=inputs)
+
+    with neurocompile.export(
+        tmp_path / "graph.nir", target="onnx", profile="literal", dt=1e-4
+    ) as program:
+        made = neurocompile.verify(program, data=str(tmp_path / "in.npz"), examine=2)
+    found = report_of(json.loads(json.dumps(made.to_json())))
+
+    names = {stage.name for stage in found.stages}
+    assert any(pair.candidate not in names for pair in found.comparisons)
+    assert found.comparisons == made.comparisons
+
+
+@pytest.mark.parametrize("key", ["\x1b]0;pwned\x07\x1b[31mRED", "two\nlines", "\u202eback"])
+def test_names_in_messages_cannot_move_the_cursor(
+    changed: Callable[[Path_, object], dict[str, Any]], key: str
+) -> None:
+    for path, value in (
+        (("stages", 0, "rates"), {key: "x"}),
+        (("program",), {key: {key: float("nan")}}),
+        (("resources", "layers"), {key: {key: {"value": "x"}}}),
+        (("resources", "totals"), {key: 1}),
+        (("network", "synapses", 0, "target"), key),
+        (("examination", "weights", 0, "name"), key),
+    ):
+        data = changed(path, value)
+        data["examination"]["weights"][0]["edges"] = [1.0]
+        with pytest.raises(FormatError) as refused:
+            report_of(data)
+        assert str(refused.value).isprintable(), path
 
 
 @pytest.mark.parametrize("key", ["target", "samples", "steps", "stages", "comparisons", "overall"])

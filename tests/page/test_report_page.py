@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neurocompile.errors import FormatError, MissingDependencyError
+from neurocompile.errors import FormatError, MissingDependencyError, OptionError
 from neurocompile.page import document, write_page
 from neurocompile.page.markup import Html, element
+from neurocompile.page.summary import pair_verdict
+from neurocompile.statistics import Share
 from neurocompile.verification.report import Divergence, Exhibit, Histogram, Report
 
 SECTIONS = [
@@ -43,16 +45,24 @@ class Elements(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.headings: list[list[str]] = []  # of each table, by column
         self._inside: str | None = None
+        self._heading = False
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         self._inside = tag if tag in ("script", "style") else self._inside
+        if tag == "thead":
+            self.headings.append([])
+        self._heading = tag == "th" and ("scope", "col") in attrs
+        if self._heading:
+            self.headings[-1].append("")
         if tag == "script":
             self.scripts.append((dict(attrs), ""))
 
     def handle_endtag(self, tag: str) -> None:
+        self._heading = False
         if tag == self._inside:
             self._inside = None
 
@@ -62,6 +72,8 @@ class Elements(HTMLParser):
             self.scripts[-1] = (attributes, before + data)
         elif self._inside is None:
             self.words.append(data)
+            if self._heading:
+                self.headings[-1][-1] += data
 
     @property
     def text(self) -> str:
@@ -101,8 +113,222 @@ def test_every_part_of_the_report_has_its_place(
         "What each layer takes; * marks estimates",
         "12 (0.003 %)",
         "▼ 8 of",
+        "loihi2integers80.00 %2 of 360",
+        "Undecided samples, in which no output is largest: fixedpoint 2 of 360, loihi2 2 of 360.",
+        "weights are off by more than rounding explains: a bug",
+        "Looked for in 2 samples, some of them chosen because they differ",
+        "Read-outs, float / fixedpoint, on 4 examined samples",
+        "readout1 of 4 (4.56 to 69.94 %)2 of 4 (15.00 to 85.00 %)0.1250.25",
+        "Estimates are the distances of lif2 (from 256 drawn of 1\N{NARROW NO-BREAK SPACE}024 different pairs of trains).",
+        "Versions of this verification",
+        "lava-nc0.9.0",
+        "Versions of the export",
+        "dtnot given",
+        "Clearly better than the program as it is: 8 bits.",
+        "4 of 4 (51.01 to 100.00 %)",
+        "-1.500 to -0.600",
     ):
         assert told in page.text
+
+
+def test_captions_name_the_stages_and_the_samples(
+    report: Report, read: Callable[[Report], Elements]
+) -> None:
+    assert report.examination is not None
+    examination = replace(report.examination, reference="torch", candidate="quantised")
+
+    page = read(replace(report, examination=examination))
+
+    for told in (
+        "torch / quantised, on 4 examined samples. Own: the layer alone, run on the input spikes of torch",
+        "Errors of layers, torch / quantised, on 4 examined samples",
+        "torch / quantised, on 4 examined samples. Distances of spike trains (van Rossum",
+        "Weights before (torch) and after quantisation (quantised)",
+        "Membranes before and after quantisation, torch / quantised, on 4 examined samples",
+        "Other ways to quantise, measured on 4 examined samples",
+        "Share of places that differ from torch, on 4 examined samples.",
+    ):
+        assert told in page.text
+
+
+def test_shares_of_places_are_not_called_shares_of_spikes(
+    report: Report, read: Callable[[Report], Elements]
+) -> None:
+    """Of 1 105 920 places 33 177 differ, but the reference fired only in a fifth of them."""
+    page = read(report)
+
+    assert "Differing places (sample, step, neuron), of all places and for each spike" in page.text
+    assert "float / quantised≈differ: rounded3.000 %15.00 %" in page.text
+    assert "of spikes differ" not in page.text.replace("3.1 % of spikes differ", "")  # a budget's
+
+
+@pytest.mark.parametrize(
+    ("stages", "mismatches", "outputs", "told"),
+    [
+        (("torch", "float"), 0, 4, "✓all spikes equal, outputs differ by up to 1.2e-06"),
+        (("torch", "float"), 3, 4, "≈differ: float noise"),
+        (("float", "quantised"), 3, 4, "≈differ: rounded"),
+        (("torch", "fixedpoint"), 3, 4, "≈differ: rounded"),
+        (("float", "quantised"), 0, 0, "✓equal"),
+    ],
+)
+def test_rounding_is_not_called_float_noise(
+    report: Report, stages: tuple[str, str], mismatches: int, outputs: int, told: str
+) -> None:
+    pair = report.comparisons[0]
+    layers = (replace(pair.layers[0], mismatches=mismatches), replace(pair.layers[1], mismatches=0))
+
+    found = pair_verdict(
+        replace(
+            pair,
+            reference=stages[0],
+            candidate=stages[1],
+            layers=layers,
+            output_mismatches=outputs,
+            output_difference=1.2e-6,
+        )
+    )
+
+    assert Elements(found).text == told
+
+
+def test_a_tie_accuses_no_target(report: Report, read: Callable[[Report], Elements]) -> None:
+    """One ulp of float64 above the threshold: nothing was quantised, and no target computed wrongly."""
+    found = report.examination
+    assert found is not None
+    tie = replace(
+        found.causes[0].divergence,
+        membrane=1.0,
+        threshold=1.0,
+        reference_membrane=1 + 2**-52,
+        reference_threshold=1.0,
+    )
+    causes = (
+        replace(found.causes[0], divergence=tie, contributions=(), note="float64 decides the tie"),
+    )
+    overall = replace(report.overall, first_divergence=tie)
+    pairs = (*report.comparisons[:-1], overall)
+
+    page = read(
+        replace(
+            report,
+            overall=overall,
+            comparisons=pairs,
+            examination=replace(found, causes=causes),
+        )
+    )
+
+    assert "Membrane 1 at a threshold of 1; in torch 1 at 1 (2.22e-16 above it)." in page.text
+    assert page.text.count("Nothing that was quantised moved the margin.") == 2
+    assert page.text.count("float64 decides the tie") == 2
+    assert "computed another number" not in page.text
+
+
+def test_integers_that_differ_are_the_target_s_own(
+    report: Report, read: Callable[[Report], Elements]
+) -> None:
+    found = report.examination
+    assert found is not None
+    first = found.causes[0].divergence
+    pair = replace(report.comparisons[3], first_divergence=first, output_mismatches=1)
+    cause = replace(found.causes[0], reference="fixedpoint", candidate="loihi2", contributions=())
+
+    page = read(
+        replace(
+            report,
+            comparisons=(*report.comparisons[:3], pair, report.overall),
+            examination=replace(found, causes=(cause,)),
+        )
+    )
+
+    told = "loihi2 computed another number than fixedpoint from the same integers: no rounding"
+    assert page.text.count(told) == 2
+
+
+def test_nothing_that_is_clearly_better_is_said(
+    report: Report, read: Callable[[Report], Elements]
+) -> None:
+    found = report.examination
+    assert found is not None
+    unclear = tuple(replace(item, better=False) for item in found.alternatives)
+    unknown = tuple(replace(item, difference=None) for item in unclear)
+
+    page = read(replace(report, examination=replace(found, alternatives=unclear)))
+    old = read(replace(report, examination=replace(found, alternatives=unknown)))
+
+    assert "None of these is clearly better than the program as it is" in page.text
+    assert "clearly better than" not in old.text  # nobody has looked
+
+
+def test_layers_that_a_pair_leaves_out_are_named(
+    report: Report, read: Callable[[Report], Elements]
+) -> None:
+    missing = {"'pool' in torch / loihi2": "torch does not show it"}
+
+    page = read(replace(report, not_measured=missing))
+
+    assert "Not compared: 'pool' in torch / loihi2 (torch does not show it)." in page.text
+    assert "Not compared" not in read(report).text
+
+
+def test_a_network_of_one_output_has_no_classes(
+    report: Report, read: Callable[[Report], Elements]
+) -> None:
+    found = report.examination
+    assert found is not None
+    readouts = (replace(found.readouts[0], own=Share(0, 0), total=Share(0, 0)),)
+    stages = tuple(
+        replace(stage, accuracy=None, accuracy_over_steps=None) for stage in report.stages
+    )
+    reason = "the network has one output, no classes"
+
+    page = read(
+        replace(
+            report,
+            stages=stages,
+            examination=replace(found, readouts=readouts),
+            not_measured={"accuracy": reason, "decisions": reason},
+        )
+    )
+
+    assert f"Not measured: accuracy ({reason})." in page.text
+    assert "readoutno classesno classes0.1250.25" in page.text
+
+
+def test_dashes_are_explained_where_there_are_any(
+    report: Report, read: Callable[[Report], Elements]
+) -> None:
+    network = {**report.network, "synapses": report.network["synapses"][:-1]}
+
+    assert "Dashed lines lead back in time." in read(report).text
+    assert "Dashed" not in read(replace(report, network=network)).text
+
+
+def test_headings_of_a_table_are_distinct(
+    report: Report, read: Callable[[Report], Elements]
+) -> None:
+    for headings in read(report).headings:
+        assert len({name.strip() for name in headings}) == len(headings), headings
+
+
+def test_a_page_that_is_too_large_whatever_is_left_out_is_refused(tmp_path: Path) -> None:
+    top = Html("x" * document.LARGEST_PAGE)
+
+    with pytest.raises(OptionError, match="a page must have at most 8000000 bytes"):
+        document.write_document(
+            tmp_path / "page.html", "t", top, [("a", "A", element("p", "x"))], element("p")
+        )
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stands_above_the_sections_takes_room_as_well() -> None:
+    small, large = element("p", "x"), element("p", "y" * 2_000_000)
+    top = Html("z" * (document.room_beside((small, large)) + 1))
+
+    kept = document.fitting([("a", "A", small), ("b", "B", large)], top)
+
+    assert [content for _, _, content in kept] == [small, document.LEFT_OUT]
 
 
 def test_plots_have_a_sentence_a_table_and_data(
@@ -218,7 +444,8 @@ def test_what_was_not_measured_is_said_and_no_plot_is_empty(
     page = read(bare)
 
     for told in (
-        "Not measured: accuracy, for the data have no labels.",
+        "Not measured: accuracy (the data has no labels).",
+        "Not measured: accuracy over steps (the data has no labels).",
         "Not measured: what the program takes of its target.",
         "Not measured: the network's populations and synapses.",
         "Not measured: spikes of single samples.",
@@ -231,7 +458,7 @@ def test_what_was_not_measured_is_said_and_no_plot_is_empty(
         "Not measured: other ways to quantise (--suggest) (--examine 0 was asked for).",
         "Not measured: the range proof's head-room.",
         "float and fixedpoint fire the same spikes; no two stages of integers were compared.",
-        "1 thing was not measured",
+        "2 things were not measured",
     ):
         assert told in page.text
     assert sum("data-plot" in attributes for _, attributes in page.tags) == 2

@@ -107,6 +107,28 @@ def test_pilotnets_convolutions_are_cut_as_in_the_table(
     assert (placed.cores, placed.words) == (cores, words)
 
 
+@pytest.mark.parametrize(
+    ("shape", "kernel", "tightest"),
+    [
+        (
+            (64, 4, 4),
+            (64, 128, 3, 3),
+            "synapse memory",
+        ),  # 1024 of 4096 neurons, 10368 of 16000 words
+        ((64, 4, 4), (64, 1, 1, 1), "neurons"),  # 9 words
+        ((64, 4, 22), (64, 48, 3, 3), "neurons"),  # cut along x
+        ((512, 4, 4), (512, 512, 3, 3), "synapse memory"),  # channels are cut, for 299520 words
+        ((86, 48, 3), (86, 1, 1, 1), "neurons"),  # channels are cut, for 4128 neurons of a column
+    ],
+)
+def test_the_limit_that_decides_about_an_image(
+    shape: tuple[int, ...], kernel: tuple[int, ...], tightest: str
+) -> None:
+    weights = Kernel(kernel, 1, 8)
+
+    assert place(int(np.prod(shape)), shape, [], [weights]).tightest == tightest
+
+
 def test_pilotnets_input_is_cut_as_in_the_table() -> None:
     kernel = Kernel((3, 1, 1, 1), 3, 8)
 

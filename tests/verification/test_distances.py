@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,9 +25,7 @@ def trains(*rows: Sequence[int]) -> NDArray[np.uint8]:
     return np.array(rows, np.uint8).T[np.newaxis]
 
 
-def of(
-    first: NDArray[np.uint8], second: NDArray[np.uint8], tau: float = 2.0, cost: float = 0.5
-) -> Distances:
+def of(first: NDArray[Any], second: NDArray[Any], tau: float = 2.0, cost: float = 0.5) -> Distances:
     (found,) = distances_of({"fc": first}, {"fc": second}, tau=tau, cost=cost)
     return found
 
@@ -122,31 +121,67 @@ def test_the_library_means_what_the_papers_do(
     assert found.victor_purpura == pytest.approx(cheapest(first, second, cost), abs=1e-9)
 
 
-def test_equal_trains_ask_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_given: object) -> tuple[float, float]:
-        raise AssertionError
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many trains Elephant was given, call by call."""
+    sizes: list[int] = []
+    matrices = distances._matrices  # to count its calls
 
-    monkeypatch.setattr(distances, "_pair", never)
+    def counting(rows: Sequence[NDArray[np.int64]], tau: float, cost: float) -> object:
+        sizes.append(len(rows))
+        return matrices(rows, tau, cost)
+
+    monkeypatch.setattr(distances, "_matrices", counting)
+    return sizes
+
+
+def test_equal_trains_ask_for_nothing(computed: list[int]) -> None:
     same = np.ones((3, 4, 100), np.uint8)
 
-    assert of(same, same).van_rossum == 0.0
+    found = of(same, same)
+
+    assert found.van_rossum == 0.0
+    assert (found.pairs, found.drawn) == (0, None)
+    assert computed == []
 
 
-def test_each_pair_of_trains_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    computed: list[int] = []
-    pair = distances._pair  # to count its calls
-
-    def counting(*given: object) -> tuple[float, float]:
-        computed.append(1)
-        return pair(*given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(distances, "_pair", counting)
+def test_each_pair_of_trains_is_computed_once_for_all_layers(computed: list[int]) -> None:
+    """Also where one layer has it the other way round: a distance has no direction."""
     first = np.zeros((10, 3, 50), np.uint8)
     second = first.copy()
     second[:, 1] = 1
 
-    assert of(first, second).victor_purpura == 1.0
-    assert len(computed) == 1
+    found = distances_of({"a": first, "b": second}, {"a": second, "b": first})
+
+    assert [item.victor_purpura for item in found] == [1.0, 1.0]
+    assert [(item.pairs, item.drawn) for item in found] == [(1, None), (1, None)]
+    assert computed == [2]
+
+
+def test_few_trains_are_computed_at_once(computed: list[int]) -> None:
+    """Eight trains of three steps make 28 pairs."""
+    every = np.array([[[n >> bit & 1 for n in range(8)] for bit in range(3)]], np.uint8)
+    first, second = np.repeat(every, 8, axis=2), np.tile(every, 8)
+
+    found = of(first, second)
+
+    assert found.pairs == 28
+    assert computed == [8]
+    one_by_one = [of(trains(a), trains(b)) for a in every[0].T for b in every[0].T]
+    assert found.van_rossum == pytest.approx(np.mean([item.van_rossum for item in one_by_one]))
+    assert found.victor_purpura == pytest.approx(
+        np.mean([item.victor_purpura for item in one_by_one])
+    )
+
+
+def test_many_steps_and_graded_spikes_are_told_apart() -> None:
+    """Trains that are too long for one number, and spikes of more than 1."""
+    first = np.zeros((1, 70, 2), np.int64)
+    second = first.copy()
+    second[0, 0, 0], second[0, 1, 1] = 1, 1
+    assert of(first, second).pairs == 2
+    second[0, 0, 0] = 3
+    assert of(first[:, :3], second[:, :3]).victor_purpura == 4 / 2
 
 
 def test_many_different_pairs_are_a_draw_that_is_the_same_each_time(
@@ -162,9 +197,48 @@ def test_many_different_pairs_are_a_draw_that_is_the_same_each_time(
     drawn = of(first, second)
 
     assert drawn == of(first, second)
+    assert exact.drawn is None
+    assert exact.pairs == drawn.pairs == 200
+    assert drawn.drawn == 60
     assert drawn != exact
     assert drawn.van_rossum == pytest.approx(exact.van_rossum, rel=0.1)
     assert drawn.victor_purpura == pytest.approx(exact.victor_purpura, rel=0.1)
+
+
+def test_the_draw_is_bounded_for_the_whole_network(
+    computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve layers of 300 pairs each, and a small one, which keeps all of its."""
+    generator = np.random.default_rng(0)
+    sides: list[dict[str, NDArray[np.uint8]]] = [
+        {f"large {n}": generator.integers(0, 2, (3, 12, 100)).astype(np.uint8) for n in range(12)}
+        for _ in range(2)
+    ]
+    for side, train in zip(sides, ([1, 0, 0] * 4, [0, 0, 1] * 4), strict=True):
+        side["small"] = trains(train)
+    monkeypatch.setattr(distances, "MOST_PAIRS", 100)
+
+    *large, small = distances_of(*sides)
+
+    assert len(computed) <= 100
+    assert (small.pairs, small.drawn) == (1, None)
+    assert {item.drawn for item in large} <= {8, 9}
+
+
+def test_pairs_that_are_common_count_for_more_in_a_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 960 differing neurons 900 are a spike short, the others 11 to 70, each its own number."""
+    first = np.zeros((1, 1, 960), np.int64)
+    second = first.copy()
+    second[0, 0] = [1] * 900 + list(range(11, 71))
+    exact = float(second.mean())
+    monkeypatch.setattr(distances, "MOST_PAIRS", 50)
+
+    found = of(first, second)
+
+    assert found.pairs == 61
+    assert found.drawn is not None
+    assert found.drawn < 10
+    assert found.victor_purpura == pytest.approx(exact, rel=0.5)
 
 
 def test_without_elephant_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

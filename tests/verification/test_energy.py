@@ -210,7 +210,9 @@ def test_values_and_spikes_into_one_layer_are_told_apart(integer_neurons: Neuron
     assert counted(energy) == [("fc", "mac", 6.0), ("out", "mac", 6.0), ("out", "ac", 2.5)]
 
 
-def test_the_target_is_priced_as_loihi_1_without_the_host(integer_neurons: Neurons) -> None:
+def test_a_program_for_loihi_2_is_priced_as_loihi_1_without_the_host(
+    integer_neurons: Neurons,
+) -> None:
     program = program_of(
         [VALUES, integer_neurons("fc", (2,)), integer_neurons("out", (1,))],
         dense("in", "fc", [[1, 1], [1, 1]], on_host=True),
@@ -233,6 +235,19 @@ def test_the_target_is_priced_as_loihi_1_without_the_host(integer_neurons: Neuro
     assert found[2].dense_picojoules == found[1].dense_picojoules == pytest.approx(6 * 4.6)
     assert "Loihi 1" in LOIHI1_RULE
     assert "no" in LOIHI1_RULE
+
+
+@pytest.mark.parametrize("target", ["fixedpoint", "onnx"])
+def test_programs_for_other_targets_have_no_price_of_loihi_1(
+    target: str, integer_neurons: Neurons
+) -> None:
+    program = program_of(
+        [VALUES, integer_neurons("out", (1,))], dense("in", "out", [[1, 1]]), target=target
+    )
+
+    found, _ = energy_of(program, {"float": {}, target: {}}, steps=4)
+
+    assert [(item.stage, item.rule) for item in found] == [("float", RULE), (target, RULE)]
 
 
 def test_a_stage_that_hides_spikes_has_no_estimate(integer_neurons: Neurons) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -262,6 +266,112 @@ def test_a_bug_in_a_process_keeps_its_traceback(
         count_all(runner, source_of_samples(spikes_in), progress_of=quiet, jobs=2)
 
 
+@pytest.mark.parametrize(
+    "then",
+    [
+        f"os.kill(os.getpid(), {int(signal.SIGSTOP)})",
+        f"replies.write(b'half'); replies.flush(); os.kill(os.getpid(), {int(signal.SIGSTOP)})",
+    ],
+)
+def test_a_deadline_holds_for_a_process_that_says_nothing(
+    then: str,
+    stand_in: Callable[[str], None],
+    runner: Runner,
+    spikes_in: Samples,
+    quiet: ProgressOf,
+    monkeypatch: pytest.MonkeyPatch,
+    nothing_left: list[Worker],
+) -> None:
+    stand_in(then)
+    monkeypatch.setattr(jobs, "END_SECONDS", 0.5)
+
+    with pytest.raises(
+        DeadlineError,
+        match="the processes of --jobs did not finish before the deadline: give it more",
+    ):
+        count_all(runner, source_of_samples(spikes_in), progress_of=quiet, jobs=2, deadline=1.0)
+
+    assert {worker.process.returncode for worker in nothing_left} == {-signal.SIGKILL}
+
+
+def test_modules_where_the_user_is_are_not_imported(
+    runner: Runner,
+    spikes_in: Samples,
+    alone: Tally,
+    tmp_path: Path,
+    quiet: ProgressOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("queue", "select", "random", "nir"):
+        (tmp_path / f"{name}.py").write_text("open('taken', 'w').close()\nraise SystemExit(9)\n")
+    assert spikes_in.labels is not None
+    frames = {f"x_{split}": np.asarray(spikes_in.inputs) for split in ("train", "test")}
+    labels = {f"y_{split}": spikes_in.labels for split in ("train", "test")}
+    np.savez(tmp_path / "frames.npz", **frames, **labels)  # type: ignore[arg-type]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    source = open_source("frames.npz:test", DataOptions())  # a path from here
+
+    found = count_all(runner, source, progress_of=quiet, jobs=2)
+
+    assert to_bytes(found) == to_bytes(alone)
+    assert not (tmp_path / "taken").exists()
+
+
+def test_what_a_process_uses_is_found_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["mine", "", "/there"]))
+
+    named = environment_for(2)["PYTHONPATH"].split(os.pathsep)
+
+    assert named == [str(tmp_path / "mine"), "/there"]
+    assert jobs._from_anywhere("digits:test") == "digits:test"
+    assert jobs._from_anywhere("a.npz") == str(tmp_path / "a.npz")
+    assert jobs._from_anywhere("x/a.npz:train") == f"{tmp_path}/x/a.npz:train"
+
+
+KILLED = """
+import os, signal, sys
+from neurocompile import api
+from neurocompile.verification import stream
+stream.AT_ONCE = 6
+
+def progress_of(_name):
+    def progress(done, _of):
+        if done:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return progress
+
+api.verify(sys.argv[1], data=sys.argv[2], jobs=2, progress_of=progress_of)
+"""
+
+
+def test_nothing_is_left_when_we_are_killed(
+    coarse: Program, spikes_in: Samples, tmp_path: Path
+) -> None:
+    coarse.save(tmp_path / "program")
+    np.savez(tmp_path / "in.npz", input=np.asarray(spikes_in.inputs))
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    command = [sys.executable, "-c", KILLED, f"{tmp_path}/program", f"{tmp_path}/in.npz"]
+
+    found = subprocess.run(command, env=environment, timeout=120, check=False)
+
+    assert found.returncode == -signal.SIGKILL
+    wait_until(lambda: not processes_about(temporary))
+    assert not list(temporary.iterdir())
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Wait at most a minute for something of processes that end by themselves."""
+    ends = time.monotonic() + 60
+    while not true() and time.monotonic() < ends:
+        threading.Event().wait(0.05)
+
+
 def test_processors_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(8)), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
@@ -295,20 +405,6 @@ def test_each_process_has_its_own_lava(
     pair = found.pairs["fixedpoint", "loihi2"]
     assert sum(layer.mismatches for layer in pair.layers.values()) == 0
     assert sum(found.stages["loihi2"].spikes.values()) > 0
-
-
-@pytest.mark.lava
-def test_they_keep_a_deadline(
-    exact_nir: Path,
-    spikes_in: Samples,
-    quiet: ProgressOf,
-    opened: Callable[[Program], Program],
-) -> None:
-    program = opened(neurocompile.export(exact_nir, target="loihi2", profile="literal", dt=1e-4))
-    runner = Runner(program, plan_of(program, ["fixedpoint"]))
-
-    with pytest.raises(DeadlineError, match="Lava did not finish before the deadline"):
-        count_all(runner, source_of_samples(spikes_in), progress_of=quiet, jobs=2, deadline=0.01)
 
 
 @pytest.mark.lava

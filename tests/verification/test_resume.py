@@ -14,10 +14,10 @@ import neurocompile
 from neurocompile.data import Samples
 from neurocompile.errors import OptionError
 from neurocompile.program import Program
-from neurocompile.samples import source_of_samples
+from neurocompile.samples import SampleSource, source_of_samples
 from neurocompile.target import Progress
 from neurocompile.verification import resume, stream
-from neurocompile.verification.resume import MARKER
+from neurocompile.verification.resume import MARKER, remove_kept
 from neurocompile.verification.stages import ProgressOf, Runner, plan_of
 from neurocompile.verification.stream import count_all
 from neurocompile.verification.tallies import Tally
@@ -90,7 +90,10 @@ def test_it_goes_on_and_counts_nothing_twice(
     assert to_bytes(found) == whole
     assert counted == STARTS[2:]
     assert told[0] == (18, 20)  # the two chunks before are done
+    assert len(list(half.glob("*.tally"))) == 4  # whoever has more to do may be interrupted, too
+    remove_kept(half)
     assert not half.exists()
+    remove_kept(half)  # another verification was as fast
 
 
 def test_several_processes_go_on_as_well(
@@ -99,7 +102,6 @@ def test_several_processes_go_on_as_well(
     found = count_all(runner, source_of_samples(spikes_in), progress_of=quiet, state=half, jobs=2)
 
     assert to_bytes(found) == whole
-    assert not half.exists()
 
 
 def test_what_all_is_kept_of_is_not_run_again(
@@ -109,12 +111,9 @@ def test_what_all_is_kept_of_is_not_run_again(
     spikes_in: Samples,
     counted: list[int],
     quiet: ProgressOf,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = source_of_samples(spikes_in)
-    with monkeypatch.context() as patch:
-        patch.setattr(resume.Kept, "remove", lambda _self: None)
-        count_all(runner, source, progress_of=quiet, state=half)
+    count_all(runner, source, progress_of=quiet, state=half)
     counted.clear()
 
     assert to_bytes(count_all(runner, source, progress_of=quiet, state=half)) == whole
@@ -163,7 +162,7 @@ def test_other_data_are_refused(
 ) -> None:
     with pytest.raises(
         OptionError,
-        match="keeps results of another verification, but not the same are: data: remove the directory",
+        match="keeps results of another verification, but these are others: data: remove",
     ):
         count_all(runner, source_of_samples(spikes_in.first(19)), progress_of=quiet, state=half)
     assert not counted
@@ -185,11 +184,11 @@ def test_another_program_and_other_stages_are_refused(
     )
     source = source_of_samples(spikes_in)
 
-    with pytest.raises(OptionError, match="not the same are: program:"):
+    with pytest.raises(OptionError, match="these are others: program:"):
         count_all(Runner(other, plan_of(other)), source, progress_of=quiet, state=half)
     fewer = Runner(coarse, plan_of(coarse, ["float"]))
     with pytest.raises(
-        OptionError, match="not the same are: stages, chunks:|not the same are: stages:"
+        OptionError, match="these are others: stages, chunks:|these are others: stages:"
     ):
         count_all(fewer, source, progress_of=quiet, state=half)
 
@@ -203,7 +202,7 @@ def test_other_versions_are_refused(
 ) -> None:
     monkeypatch.setattr(resume, "_version", lambda name: "99" if name == "numpy" else "-")
 
-    with pytest.raises(OptionError, match="not the same are: versions:"):
+    with pytest.raises(OptionError, match="these are others: versions:"):
         count_all(runner, source_of_samples(spikes_in), progress_of=quiet, state=half)
 
 
@@ -213,7 +212,7 @@ def test_a_damaged_marker_is_refused(
 ) -> None:
     (half / MARKER).write_text(text)
 
-    with pytest.raises(OptionError, match=f"its '{MARKER}' is damaged: remove the directory"):
+    with pytest.raises(OptionError, match=f"its '{MARKER}' is damaged: remove"):
         count_all(runner, source_of_samples(spikes_in), progress_of=quiet, state=half)
 
 
@@ -235,8 +234,68 @@ def test_what_others_put_there_stays(
     (half / "letter.txt").write_text("dear")
 
     count_all(runner, source_of_samples(spikes_in), progress_of=quiet, state=half)
+    remove_kept(half)
 
     assert [file.name for file in half.iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "jobs"), [("inputs", 1), ("labels", 1), ("dtype", 1), ("inputs", 2)]
+)
+def test_parts_whose_samples_have_changed_are_counted_again(
+    changed: str,
+    jobs: int,
+    half: Path,
+    runner: Runner,
+    spikes_in: Samples,
+    counted: list[int],
+    quiet: ProgressOf,
+) -> None:
+    # Sample 8 is none of those that tell the data apart before all are read.
+    assert spikes_in.labels is not None
+    inputs, labels = np.array(spikes_in.inputs), spikes_in.labels.copy()
+    if changed == "inputs":
+        inputs[8] = 1 - inputs[8]
+    elif changed == "labels":
+        labels[8] = (labels[8] + 1) % 3
+    source = SampleSource(
+        "",
+        20,
+        lambda indices: Samples(
+            inputs[indices].astype(
+                np.float64 if changed == "dtype" and 8 in indices else np.float32
+            ),
+            labels[indices],
+        ),
+        labels=spikes_in.labels,
+    )
+    expected = to_bytes(count_all(runner, source, progress_of=quiet))
+    counted.clear()
+
+    found = count_all(runner, source, progress_of=quiet, state=half, jobs=jobs)
+
+    assert to_bytes(found) == expected
+    if jobs == 1:
+        assert counted == [6, 12, 18]
+    counted.clear()
+    assert to_bytes(count_all(runner, source, progress_of=quiet, state=half)) == expected
+    assert not counted  # what is kept now is of these samples
+
+
+def test_counts_without_their_marker_are_ours(
+    half: Path,
+    whole: bytes,
+    runner: Runner,
+    spikes_in: Samples,
+    quiet: ProgressOf,
+    counted: list[int],
+) -> None:
+    (half / MARKER).unlink()  # by another verification that was done first
+
+    found = count_all(runner, source_of_samples(spikes_in), progress_of=quiet, state=half)
+
+    assert to_bytes(found) == whole
+    assert counted == STARTS[2:]
 
 
 def test_the_marker_says_what_is_kept(half: Path) -> None:

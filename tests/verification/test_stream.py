@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neurocompile.data import Samples
-from neurocompile.errors import OptionError
+from neurocompile.errors import DeadlineError, OptionError
 from neurocompile.integer import Integer
 from neurocompile.samples import SampleSource, source_of_samples
 from neurocompile.target import Progress
@@ -125,3 +127,91 @@ def test_no_jobs_are_refused(
 ) -> None:
     with pytest.raises(OptionError, match=f"--jobs must be at least 1, but it is {jobs}"):
         count_all(runner, source_of_samples(spikes_in), progress_of=quiet, jobs=jobs)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which passes only when a test says so."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize("done", [0, 8, 16])
+def test_a_deadline_holds_for_what_cannot_hang_as_well(
+    done: int,
+    clock: list[float],
+    runner: Runner,
+    spikes_in: Samples,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream, "AT_ONCE", 8)
+    told: list[tuple[str, int]] = []
+
+    def progress_of(stage: str) -> Progress:
+        def progress(now: int, _of: int) -> None:
+            told.append((stage, now))
+            clock[0] += 2.0 if now > done else 0.0
+
+        return progress
+
+    with pytest.raises(
+        DeadlineError,
+        match="'float' did not finish before the deadline: give it more with --deadline",
+    ):
+        count_all(runner, source_of_samples(spikes_in), progress_of=progress_of, deadline=1.0)
+
+    assert told[-1] == ("float", min(done + 8, 20))  # it is looked at before the stage goes on
+
+
+def test_a_deadline_that_is_kept_changes_nothing(
+    clock: list[float], runner: Runner, spikes_in: Samples, quiet: ProgressOf
+) -> None:
+    source = source_of_samples(spikes_in)
+
+    found = count_all(runner, source, progress_of=quiet, deadline=1.0)
+
+    assert clock == [0.0]
+    assert to_bytes(found) == to_bytes(count_all(runner, source, progress_of=quiet))
+
+
+def test_a_stage_gets_the_time_that_is_left(
+    clock: list[float],
+    runner: Runner,
+    spikes_in: Samples,
+    quiet: ProgressOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream, "AT_ONCE", 10)
+    left: list[float] = []
+    run = Runner.run
+
+    def noting(self: Runner, *given: Any, deadline: float, **options: Any) -> Any:
+        left.append(deadline)
+        clock[0] += 0.5
+        return run(self, *given, deadline=deadline, **options)
+
+    monkeypatch.setattr(Runner, "run", noting)
+
+    count_all(runner, source_of_samples(spikes_in), progress_of=quiet, deadline=9.0)
+
+    assert left == [9.0, 8.5, 8.0, 7.5, 7.0, 6.5]  # of three stages and two chunks
+
+
+def test_samples_that_one_stage_alone_decides_rightly_are_counted(
+    runner: Runner, spikes_in: Samples, quiet: ProgressOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "AT_ONCE", 6)
+
+    tally = count_all(runner, source_of_samples(spikes_in), progress_of=quiet)
+
+    right = {name: (stage.right_by_step or (0,))[-1] for name, stage in tally.stages.items()}
+    assert sum(pair.agreeing < 20 for pair in tally.pairs.values()) > 0
+    for (first, second), pair in tally.pairs.items():
+        assert pair.only_first is not None
+        assert pair.only_second is not None
+        assert pair.only_first - pair.only_second == right[first] - right[second]
+        assert pair.only_first + pair.only_second <= 20 - pair.agreeing
+    bare = source_of_samples(replace(spikes_in, labels=None))
+    unknown = count_all(runner, bare, progress_of=quiet).pairs.values()
+    assert {(pair.only_first, pair.only_second) for pair in unknown} == {(None, None)}

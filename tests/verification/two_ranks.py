@@ -21,6 +21,7 @@ from neurocompile.samples import SampleSource
 from neurocompile.target import Progress
 from neurocompile.verification import stream
 from neurocompile.verification.ranks import ranks_here
+from neurocompile.verification.resume import remove_kept
 from neurocompile.verification.stages import Runner, plan_of
 from neurocompile.verification.wire import to_bytes
 
@@ -55,6 +56,8 @@ def count(folder: Path, kind: str) -> None:
         except NeurocompileError as error:
             (folder / f"{kind}-{ranks.rank}.txt").write_text(f"{type(error).__name__}: {error}")
             return
+    if ranks.first:
+        remove_kept(folder / "state")
     assert bool(told) == ranks.first
     (folder / f"{kind}-{ranks.rank}.npz").write_bytes(to_bytes(found))
 

@@ -170,6 +170,10 @@ class Maker:
             "vector": self.random.integers(0, 2, (self.samples, self.steps, 4)),
         }
 
+    def real_inputs(self, network: IntegerNetwork, payloads: dict[str, Any]) -> dict[str, Any]:
+        """Return what the integers `payloads` stand for, by input."""
+        return {item.name: payloads[item.name] / item.scale for item in network.inputs}
+
 
 @pytest.fixture(scope="session")
 def maker() -> type[Maker]:

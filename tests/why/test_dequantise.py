@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from neurocompile_fixedpoint.definition import execute
 
-from neurocompile.dequantise import dequantise, real_inputs, simulate_dequantised
+from neurocompile.dequantise import dequantise, simulate_dequantised
 from neurocompile.integer import (
     READOUT_THRESHOLD,
     IntegerInput,
@@ -55,7 +55,7 @@ def test_where_no_state_is_rounded_all_spikes_are_those_of_the_integers(
 
     found = simulate_dequantised(network, payloads)
     # These scales are powers of two: the source's units are as exact as the chip's.
-    as_source = simulate_populations(dequantise(network), real_inputs(network, payloads))
+    as_source = simulate_populations(dequantise(network), made.real_inputs(network, payloads))
 
     for trace in (found, as_source):
         for item in network.spiking:

@@ -11,17 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from neurocompile_fixedpoint.definition import execute
 
-from neurocompile.dequantise import dequantise, real_inputs, simulate_dequantised
 from neurocompile.integer import IntegerNetwork, IntegerRelay
-from neurocompile.population_reference import simulate_populations
+from neurocompile.statistics import Share
 from neurocompile.verification.examine import run_integers
 from neurocompile.verification.forcing import (
+    Answers,
     Counts,
     blame_of,
+    count_answers,
     count_own,
     force,
-    force_reals,
     most_fired,
+    readout_blame_of,
 )
 
 
@@ -108,20 +109,6 @@ def test_the_first_layer_inherits_nothing_where_nothing_leads_back(one_layer: An
     assert counts == {"out": Counts(slots=24, total=24, own=24, inherited=0)}
 
 
-def test_real_networks_are_forced_alike(maker: Any) -> None:
-    for seed in range(10):
-        made = maker(seed)
-        network, payloads = made.network(), made.payloads()
-        reference = simulate_dequantised(network, payloads).spikes
-        forced = force_reals(dequantise(network), most_fired(reference))
-        inputs = {**real_inputs(network, payloads), **forced.played(reference)}
-
-        found = simulate_populations(forced.network, inputs).spikes
-
-        for name, spikes in reference.items():
-            np.testing.assert_array_equal(found[name], spikes)
-
-
 def test_players_have_names_of_their_own_and_play_all_that_was_fired(one_layer: Any) -> None:
     network = one_layer([[1]])
     heard = replace(
@@ -183,6 +170,50 @@ def test_differences_are_counted_by_hand() -> None:
 
     # Step 0 differs both ways, step 2 only as it runs, step 3 only under forcing.
     assert count_own(reference, free, forced) == {"n": Counts(4, total=2, own=2, inherited=1)}
+    # Ties at the steps 0 and 2: only the first of them differs under forcing.
+    ties = {"n": np.array([[True, False, True, False]])}
+    assert count_own(reference, free, forced, ties) == {
+        "n": Counts(4, total=2, own=1, inherited=1, ties=1)
+    }
+
+
+def test_answers_are_counted_by_hand() -> None:
+    """Three samples of one step: the first decides alike, the second not, the third only under forcing."""
+    before = np.array([[[3.0, 1.0]], [[3.0, 1.0]], [[3.0, 1.0]]])
+    free = np.array([[[3.0, 2.0]], [[1.0, 3.0]], [[1.0, 3.0]]])
+    forced = np.array([[[3.0, 1.0]], [[1.0, 3.0]], [[3.0, 1.5]]])
+
+    found = count_answers(before, free, forced)
+
+    assert found == Answers(3, total=2, own=1, slots=6, total_error=9.0, own_error=4.5)
+    (blamed,) = readout_blame_of({"out": found})
+    assert (blamed.total, blamed.own) == (Share(2, 3), Share(1, 3))
+    assert (blamed.total_error, blamed.own_error) == (1.5, 0.75)
+    assert found + Answers() == found
+    assert (found + found).own_error == 9.0
+
+
+def test_answers_weigh_steps_as_training_did() -> None:
+    """Class 0 leads by the mean, class 1 at the step that alone counts."""
+    before = np.array([[[5.0, 0.0], [0.0, 1.0]]])
+    off = np.array([[[5.0, 0.0], [0.5, 0.0]]])
+
+    assert count_answers(before, off, before).total == 0
+    assert count_answers(before, off, before, (0.0, 1.0)).total == 1
+    assert count_answers(before[..., :1], off[..., :1], before[..., :1]).samples == 0
+
+
+def test_the_read_out_that_changes_most_decisions_comes_first() -> None:
+    blamed = readout_blame_of(
+        {
+            "far": Answers(10, total=5, own=1, slots=10, own_error=90.0),
+            "near": Answers(10, total=5, own=1, slots=10, own_error=1.0),
+            "worst": Answers(10, total=0, own=2, slots=10),
+            "none": Answers(slots=10),
+        }
+    )
+
+    assert [item.name for item in blamed] == ["worst", "far", "near", "none"]
 
 
 @pytest.mark.parametrize("samples", [1, 70])

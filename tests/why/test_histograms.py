@@ -24,6 +24,7 @@ from neurocompile.verification.histograms import (
     weight_histograms,
 )
 from neurocompile.verification.real import real_populations
+from neurocompile.verification.rows import Ends
 from neurocompile.verification.stages import folded_network
 
 Make = Callable[..., Any]
@@ -98,8 +99,7 @@ def test_weights_are_counted_before_and_after(program_of: Make, chain: Make, lif
     assert found.reference[-1] == 1  # 5.0 before,
     assert found.candidate[-1] == 0  # and after it was cut
     assert found.clipped == 2 == clipped_weights(program)["fc"]
-    least, most = weight_ends(program)["fc"]
-    assert (least, most) == (-256, 224)
+    assert weight_ends(program) == {"fc": Ends(-256, 224)}
 
 
 def test_what_the_manifest_does_not_count_is_not_told(

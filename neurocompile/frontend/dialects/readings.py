@@ -295,7 +295,7 @@ def _chosen(name: str, habit: Any, context: Context, framework: str) -> Any:
     """Return the option, or else the framework's habit, and note which."""
     given = getattr(context.options, name)
     if given is not None:
-        context.notes[name] = f"{given}, as asked for"
+        context.notes.setdefault(name, f"{given}, as asked for")  # unless the file said so
         return given
     context.notes.setdefault(name, f"{habit}, as in {framework}")
     return habit
