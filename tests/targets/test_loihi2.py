@@ -333,7 +333,6 @@ def test_an_exception_inside_lava_is_told_and_ends_it(
 CHILD = """
 import sys, numpy as np
 from neurocompile.program import load
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 program = load(sys.argv[1])
 program.run(np.zeros((2, 4, 2, 4, 4)))
 session = program.executor()._session
