@@ -49,7 +49,7 @@ def progress_bars() -> Iterator[Callable[[str], targets.Progress]]:
 
 
 def printable(text: str) -> str:
-    """Return `text` with letters for what a terminal would obey: escapes, bells, and ends of lines."""
+    """Return `text` with letters for what a terminal would obey: control codes, bidirectional marks, ends of lines."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text

@@ -133,14 +133,15 @@ def _group(network: IntegerNetwork, group: IntegerSynapses) -> SynapseGroup:
         name=group.name,
         source=group.source,
         target=group.target,
-        operator=_operator(weight, group.geometry),
+        operator=operator_of(weight, group.geometry),
         source_view=views[0],
         target_view=views[1],
         delay=group.delay,
     )
 
 
-def _operator(weight: Float, geometry: Geometry | None) -> Dense | Conv2d:
+def operator_of(weight: Float, geometry: Geometry | None) -> Dense | Conv2d:
+    """Return what synapses of real `weight` do, without a bias: a convolution where there is a `geometry`."""
     bias = np.zeros(len(weight))
     if geometry is None:
         return Dense(weight, bias)

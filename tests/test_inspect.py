@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurocompile.cli import main
+from neurocompile.console import printable
 from neurocompile.data import Samples
 from neurocompile.errors import (
     CheckpointError,
@@ -26,7 +27,7 @@ from neurocompile.errors import (
 )
 from neurocompile.inspection import Inspection, described, inspect_path, told
 from neurocompile.inspections.graphs import cycles, in_order
-from neurocompile.inspections.tables import MOST_ROWS, print_inspection, printable
+from neurocompile.inspections.tables import MOST_ROWS, print_inspection
 from neurocompile.ir import LIF, Conv2d, Dense, Flatten, Network
 from neurocompile.pipeline import CompileOptions, compile_network
 from neurocompile.samples import source_of_samples

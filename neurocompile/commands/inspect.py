@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 
 from neurocompile.atomic import check_writable, real_path, write_text
-from neurocompile.console import DONE, IMPOSSIBLE, example
+from neurocompile.console import DONE, IMPOSSIBLE, example, printable
 from neurocompile.errors import NeurocompileError, OptionError, Problem
 from neurocompile.inspection import inspect_path
-from neurocompile.inspections.tables import print_inspection, printable
+from neurocompile.inspections.tables import print_inspection
 
 
 @click.command(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from neurocompile.console import printable
 from neurocompile.errors import Problem
 from neurocompile.inspection import Inspection
 
@@ -29,14 +30,6 @@ NARROW = 72  # columns; tables need more
 MOST_ROWS = 200  # of a table; --json has all
 MOST_NOTES = 12
 NOTHING: tuple[Any, ...] = (None, "", {}, [])
-
-
-def printable(text: str) -> str:
-    """Return `text` with an escape for each character that is not printed: control codes, bidirectional marks."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
 
 
 def print_inspection(inspection: Inspection, console: Console | None = None) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neurocompile.dequantise import operator_of
 from neurocompile.integer import (
     Integer,
     IntegerInput,
@@ -117,18 +118,7 @@ def with_sums(network: IntegerNetwork, fired: Counts) -> dict[str, Float]:
 
 def _operator(group: IntegerSynapses) -> Dense | Conv2d:
     weight = np.asarray(group.weight * 2.0**group.exponent, np.float64)
-    bias = np.zeros(len(weight))
-    slide = group.geometry
-    if slide is None:
-        return Dense(weight, bias)
-    return Conv2d(
-        weight,
-        bias,
-        stride=slide.stride,
-        padding=slide.padding,
-        dilation=slide.dilation,
-        groups=slide.groups,
-    )
+    return operator_of(weight, group.geometry)
 
 
 def _operations(
